@@ -1,0 +1,56 @@
+// Every mutex of the sentry has a rank here. A thread may lock a mutex only while all mutexes that it
+// holds have a lower rank (equal ranks only through MutexLock2, by address). Debug builds check it.
+// Read top to bottom: outer locks first.
+#ifndef MOAT_PLATFORM_BASE_LOCK_RANK_H_
+#define MOAT_PLATFORM_BASE_LOCK_RANK_H_
+
+namespace moat {
+
+enum class LockRank : int {
+  // runsc and control
+  kControl = 100,
+  // sentry/kernel: the process tree and its parts
+  kKernel = 200,        // task lists, pid namespaces, sessions, process groups
+  kThreadGroup = 220,
+  kFdTable = 240,
+  kFsContext = 250,
+  kSignal = 260,        // pending signals and actions of a thread group
+  kTask = 280,
+  kTimer = 290,
+  // sentry/ipc, sockets
+  kIpc = 300,
+  kSocket = 320,
+  kSocketPeer = 330,
+  // fs
+  kEpoll = 400,         // epoll instance: polls other files while held
+  kFile = 410,          // per file description (offset)
+  kTty = 420,
+  kRename = 440,        // one per file system: cross-directory rename
+  kMountTree = 450,
+  kDirectory = 460,     // directory contents (an inode's children)
+  kDentry = 470,
+  kInode = 480,         // attributes and data of one inode
+  kInodeChild = 490,    // a layer below: overlay's lower inode
+  kFileLocks = 500,
+  kPipe = 510,
+  kInotify = 520,
+  // sentry/mm
+  kMmMapping = 600,     // VMA tree
+  kMmPages = 620,       // guest page -> memory
+  kMappable = 640,      // mappings of one memory object
+  kFutex = 660,
+  kAddressSpace = 700,  // queue of stub operations
+  kStub = 710,
+  kMemoryFile = 720,
+  // leaves: nothing is locked while one is held, but for the log
+  kGofer = 800,
+  kWaitQueue = 820,
+  kTimerWheel = 840,
+  kScheduler = 860,
+  kLeaf = 900,
+  kLog = 1000,
+};
+
+}  // namespace moat
+
+#endif  // MOAT_PLATFORM_BASE_LOCK_RANK_H_

@@ -1,0 +1,63 @@
+// MemoryFile: the sandbox's one memfd. All anonymous guest memory and all tmpfs page cache live in it.
+// Offsets are handed out in page multiples, zero-filled, and reference-counted per page; the last
+// reference punches the hole, so the host gets the memory back. Stubs map ranges of fd(); the sentry
+// reads and writes the same pages through Pointer().
+// Thread-safe. Lock: kMemoryFile.
+#ifndef MOAT_PLATFORM_MEMORY_MEMORY_FILE_H_
+#define MOAT_PLATFORM_MEMORY_MEMORY_FILE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "platform/base/result.h"
+#include "platform/base/scoped_fd.h"
+
+namespace moat {
+
+// A half-open range of bytes in a host file.
+struct FileRange {
+  uint64_t start = 0;
+  uint64_t end = 0;
+  uint64_t length() const { return end - start; }
+  bool operator==(const FileRange&) const = default;
+};
+
+enum class MemoryKind : uint8_t { kAnonymous, kPageCache, kKernel };
+
+class MemoryFile {
+ public:
+  // Takes a memfd that was made with MFD_ALLOW_SEALING and seals it against shrinking. `limit` bounds the
+  // committed bytes (0: none).
+  static Result<std::unique_ptr<MemoryFile>> Create(ScopedFd memfd, uint64_t limit);
+  ~MemoryFile();
+
+  // `length` is a page multiple > 0. The range has one reference on each page and reads as zeros. Sparse:
+  // no host page is allocated before the first touch. kENOMEM past the limit.
+  Result<FileRange> Allocate(uint64_t length, MemoryKind kind);
+  // One more, or one fewer, reference on every page of `r`. Ranges may be split and joined freely.
+  void AddRef(FileRange r);
+  void Unref(FileRange r);
+  // True when every page of `r` has exactly one reference (a COW page that need not be copied).
+  bool HasOneRef(FileRange r);
+  // Gives the host its pages back now; the range stays allocated and reads as zeros (MADV_DONTNEED).
+  void Decommit(FileRange r);
+
+  // The sentry's address of `offset`; valid up to the next 64 MiB boundary of the file and for the
+  // file's lifetime. Access it with safe copies only: the host may deliver SIGBUS when it is out of memory.
+  Result<std::byte*> Pointer(uint64_t offset);
+  static constexpr uint64_t kChunk = 64 << 20;
+
+  int fd() const;
+  // Bytes allocated (not necessarily committed), by kind.
+  uint64_t Usage(MemoryKind kind) const;
+
+ private:
+  struct Impl;
+  explicit MemoryFile(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace moat
+
+#endif  // MOAT_PLATFORM_MEMORY_MEMORY_FILE_H_

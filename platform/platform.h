@@ -1,0 +1,100 @@
+// The platform interface: run guest code until it needs the kernel. Implementations (ptrace, systrap) are
+// mutually ignorant; registry.h names them. See ARCHITECTURE.md for stubs, zygote and their fds.
+#ifndef MOAT_PLATFORM_PLATFORM_H_
+#define MOAT_PLATFORM_PLATFORM_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "platform/base/ref_ptr.h"
+#include "platform/base/result.h"
+#include "platform/registers.h"
+#include "platform/usermem/guest_memory.h"
+
+namespace moat {
+
+// Why a Switch came back.
+struct SyscallEvent {};                // registers: orig_rax is the number, rax is -ENOSYS
+struct FaultEvent {                    // a synchronous exception of the guest instruction at rip
+  int signo;                           // SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP
+  int si_code;
+  GuestAddr address;                   // si_addr
+  uint32_t trapno = 0, error_code = 0; // x86 trap number and page-fault error code, when known
+};
+struct InterruptEvent {};              // Interrupt() was called, or a time slice ended
+struct ExitEvent { int wait_status; }; // the stub died: the host killed it, or a bug of ours
+using Event = std::variant<SyscallEvent, FaultEvent, InterruptEvent, ExitEvent>;
+
+class Context;
+
+// A guest address space's host side: what is really mapped in its stub process. Operations are queued
+// in order and take effect at the latest when Flush returns; a context never enters guest code with
+// operations of its own address space outstanding. Thread-safe. Lock: kAddressSpace.
+// The caller (sentry/mm) keeps addresses within [Platform::min_address, max_address) and page aligned.
+class AddressSpace : public RefCounted {
+ public:
+  // MAP_FIXED mapping of host fd bytes. `prot` is PROT_*; `shared` MAP_SHARED, else MAP_PRIVATE (then
+  // never with PROT_WRITE: private writes are the sentry's COW). The fd must stay open until flushed.
+  virtual void Map(GuestAddr addr, uint64_t length, int prot, bool shared, int fd, uint64_t offset) = 0;
+  virtual void Unmap(GuestAddr addr, uint64_t length) = 0;
+  virtual void Protect(GuestAddr addr, uint64_t length, int prot) = 0;
+  // Applies the queue. `caller` is the calling task's context if it is one of this address space, else
+  // null: then every context now in guest code is interrupted and the call waits for it. The first host
+  // error (kENOMEM past vm.max_map_count) is returned; later operations are still applied.
+  virtual Result<void> Flush(Context* caller) = 0;
+  // Unmaps everything of the guest (execve keeps nothing; process exit).
+  virtual void Clear() = 0;
+};
+
+// One guest thread's execution vehicle. All calls but Interrupt come from the task's own carrier thread.
+class Context {
+ public:
+  virtual ~Context() = default;
+  // Loads `regs`, runs guest code in `as` until an event, stores the registers back. Binds to a stub
+  // thread of `as` on first use and whenever `as` differs from the last call (execve).
+  virtual Event Switch(AddressSpace& as, Registers& regs) = 0;
+  // Makes the current or next Switch return InterruptEvent soon. Any thread; async-signal-safe.
+  virtual void Interrupt() = 0;
+  // The extended (FPU, SSE, AVX) state of the guest thread. Setting rejects (kEINVAL) blobs that the CPU
+  // would not accept (reserved bits), as sigreturn must.
+  virtual Result<ExtendedState> GetExtendedState() = 0;
+  virtual Result<void> SetExtendedState(const ExtendedState& state) = 0;
+  // Back to the state that execve leaves.
+  virtual void ResetExtendedState() = 0;
+  // Makes a context for a new task. With `same_space` it shares this context's address space: the
+  // stub thread is made now, by this context's carrier. Extended state starts as a copy of this one's.
+  virtual Result<std::unique_ptr<Context>> Clone(bool same_space) = 0;
+  // Leaves the stub thread for good; called by the task's carrier at exit.
+  virtual void Release() = 0;
+};
+
+class Platform {
+ public:
+  virtual ~Platform() = default;
+  virtual std::string_view name() const = 0;
+  // From the stub pool: a ready, empty address space.
+  virtual Result<RefPtr<AddressSpace>> NewAddressSpace() = 0;
+  // For the first task of a container; others come from Context::Clone.
+  virtual Result<std::unique_ptr<Context>> NewContext() = 0;
+  // Guest mappings lie in [min_address, max_address); the rest is the stub's own.
+  virtual GuestAddr min_address() const = 0;
+  virtual GuestAddr max_address() const = 0;
+  // True when a task must always be resumed by the same host thread (ptrace: only the tracer may).
+  virtual bool pins_carrier() const = 0;
+  // Host pid of the zygote, for the supervisor to watch.
+  virtual int zygote_pid() const = 0;
+};
+
+// How to make a platform. Made before the sentry gives up its privileges; see platform/registry.h.
+struct PlatformOptions {
+  int memory_fd = -1;       // the MemoryFile's memfd, in the fd table that sentry and stubs share
+  int cpus = 1;             // host CPUs that the sandbox may use
+};
+
+}  // namespace moat
+
+#endif  // MOAT_PLATFORM_PLATFORM_H_
