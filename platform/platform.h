@@ -93,6 +93,9 @@ class Platform {
 struct PlatformOptions {
   int memory_fd = -1;       // the MemoryFile's memfd, in the fd table that sentry and stubs share
   int cpus = 1;             // host CPUs that the sandbox may use
+  // The seccomp filter that zygote and stubs load, compiled at build time from platform/stub/stub_rules.inc;
+  // null in unit tests: none is loaded. Must outlive the platform.
+  const struct sock_fprog* stub_filter = nullptr;
 };
 
 }  // namespace moat
