@@ -1,0 +1,92 @@
+// File: a file description (POSIX: open file description), what file descriptors refer to.
+// Derive for each kind of file; the base holds path, flags and offset.
+//
+// Contract for implementers: never block: answer kEAGAIN when the operation would have to wait, and Notify
+// wait_queue() when that changes; BlockingOp in the sentry waits, if the file is in blocking mode.
+// Read and Write run concurrently; the VFS serialises those that use the shared offset of a regular file.
+#ifndef MOAT_FS_VFS_FILE_H_
+#define MOAT_FS_VFS_FILE_H_
+
+#include <atomic>
+#include <string>
+#include <string_view>
+
+#include "fs/vfs/inode.h"
+#include "platform/usermem/io.h"
+
+namespace moat {
+
+// Receives directory entries; returns false when it has no room (the entry is not consumed).
+class DirEntrySink {
+ public:
+  virtual ~DirEntrySink() = default;
+  // `type` is DT_*; `next_offset` is the position after this entry (d_off).
+  virtual bool Add(std::string_view name, uint64_t ino, uint8_t type, int64_t next_offset) = 0;
+};
+
+class File : public RefCounted, public Pollable {
+ public:
+  File(VfsPath path, OpenFlags flags);
+  ~File() override;
+
+  const VfsPath& path() const { return path_; }
+  // Null for files without an inode (none of ours: pipes, sockets and anon files have pseudo inodes).
+  RefPtr<Inode> inode() const;
+  // Access mode and creation-time flags | current status flags (O_APPEND, O_NONBLOCK, O_DIRECT, O_NOATIME, O_ASYNC).
+  int flags() const { return flags_.load(std::memory_order_relaxed); }
+  // fcntl(F_SETFL): changes the status flags that may change. Override to refuse some.
+  virtual Result<void> SetStatusFlags(int flags);
+  bool readable() const { return OpenFlags{flags()}.readable(); }
+  bool writable() const { return OpenFlags{flags()}.writable(); }
+  bool nonblocking() const;
+
+  // --- data. `offset` >= 0. kESPIPE for files that cannot seek; kEISDIR for directories. ---
+  virtual Result<size_t> PRead(const VfsContext& ctx, IoDest& dst, int64_t offset);
+  virtual Result<size_t> PWrite(const VfsContext& ctx, IoSource& src, int64_t offset);
+  // Streams and files with an offset. The defaults use PRead/PWrite with the shared offset (kFile lock, O_APPEND).
+  // The offset is claimed before and stored after the transfer, so no lock spans the guest copy.
+  virtual Result<size_t> Read(const VfsContext& ctx, IoDest& dst);
+  virtual Result<size_t> Write(const VfsContext& ctx, IoSource& src);
+  // SEEK_SET, SEEK_CUR, SEEK_END, SEEK_DATA, SEEK_HOLE. Default kESPIPE; regular files use SeekWithin.
+  virtual Result<int64_t> Seek(const VfsContext& ctx, int64_t offset, int whence);
+  virtual Result<void> ReadDir(const VfsContext& ctx, DirEntrySink& sink);  // from the current position; kENOTDIR
+  virtual Result<void> Allocate(const VfsContext& ctx, int mode, int64_t offset, int64_t length);  // fallocate(2)
+  virtual Result<void> Sync(bool data_only);
+  virtual Result<void> Flush(const VfsContext& ctx);  // on each close(2) of a descriptor
+  // ioctl(2): `memory` is the caller's; `arg` a value or a guest address. Default kENOTTY.
+  virtual Result<int64_t> Ioctl(const VfsContext& ctx, GuestMemory& memory, uint32_t cmd, uint64_t arg);
+  virtual Result<RefPtr<Mappable>> GetMappable();  // default: the inode's, by type
+
+  // --- Pollable: always readable and writable unless overridden ---
+  EventMask Poll(EventMask interest) override;
+  WaitQueue& wait_queue() override { return wait_queue_; }
+
+  // For /proc/<pid>/fdinfo and maps: extra lines ("eventfd-count: ..."); the path if there is no dentry name.
+  virtual std::string FdInfo() const { return {}; }
+  // Attributes of the opened object; anon files override through their pseudo inode.
+  virtual Result<Kstat> GetAttr();
+
+  int64_t offset() const { return offset_.load(std::memory_order_relaxed); }
+  // fcntl(F_SETOWN, F_SETSIG): kept here as plain data; the sentry interprets it.
+  struct AsyncOwner {
+    int32_t type = 0, id = 0, signal = 0;
+  };
+  AsyncOwner async_owner;
+
+ protected:
+  // Seek for files with a size: `size` bytes, data everywhere.
+  Result<int64_t> SeekWithin(int64_t offset, int whence, uint64_t size);
+  void set_offset(int64_t o) { offset_.store(o, std::memory_order_relaxed); }
+  Mutex& offset_mutex() { return offset_mu_; }
+
+ private:
+  VfsPath path_;
+  std::atomic<int> flags_;
+  std::atomic<int64_t> offset_{0};
+  Mutex offset_mu_{LockRank::kFile};
+  WaitQueue wait_queue_;
+};
+
+}  // namespace moat
+
+#endif  // MOAT_FS_VFS_FILE_H_

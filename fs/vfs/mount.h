@@ -1,0 +1,88 @@
+// Mount and MountNamespace: the mount tree, with bind mounts, propagation (shared, slave, private,
+// unbindable) and per-mount flags. Source: mount_namespaces(7), Documentation/filesystems/sharedsubtree.rst.
+#ifndef MOAT_FS_VFS_MOUNT_H_
+#define MOAT_FS_VFS_MOUNT_H_
+
+#include <string>
+#include <vector>
+
+#include "fs/vfs/dentry.h"
+#include "fs/vfs/filesystem.h"
+
+namespace moat {
+
+class MountNamespace;
+
+class Mount : public RefCounted {
+ public:
+  FileSystem& fs() const;
+  RefPtr<Dentry> root() const;        // the dentry of fs() that this mount shows at its top
+  // Flags of this mount: MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_NOATIME, MS_RELATIME, ...
+  uint64_t flags() const;
+  bool read_only() const;             // the mount or its file system
+  uint64_t id() const;                // mnt_id
+  const std::string& source() const;  // /proc/mounts' first field
+  ~Mount() override;
+
+  struct Impl;
+  Impl& impl() const { return *impl_; }  // for fs/vfs only
+
+ private:
+  friend class MountNamespace;
+  Mount();
+  Impl* impl_;
+};
+
+class MountNamespace : public RefCounted {
+ public:
+  // A namespace whose root is `fs`.
+  static RefPtr<MountNamespace> Create(RefPtr<FileSystem> fs, std::string source, uint64_t flags,
+                                       RefPtr<UserNamespace> owner);
+  // unshare(CLONE_NEWNS): a copy of the whole tree; `paths` (root, cwd of the caller) are moved to the copies.
+  Result<RefPtr<MountNamespace>> Clone(RefPtr<UserNamespace> owner, std::vector<VfsPath*> paths);
+  ~MountNamespace() override;
+
+  uint64_t id() const;
+  UserNamespace& owner() const;
+  VfsPath root() const;
+
+  // All take targets already resolved with the caller's permissions checked by fs/vfs/mount_ops.h.
+  Result<RefPtr<Mount>> MountAt(const VfsPath& target, RefPtr<FileSystem> fs, std::string source, uint64_t flags);
+  Result<RefPtr<Mount>> Bind(const VfsPath& target, const VfsPath& source, bool recursive);
+  Result<void> Move(const VfsPath& target, const VfsPath& source);
+  Result<void> Unmount(const VfsPath& target, int flags);           // MNT_DETACH, MNT_FORCE, MNT_EXPIRE; kEBUSY
+  Result<void> ChangePropagation(const VfsPath& target, uint64_t type, bool recursive);  // MS_SHARED...
+  Result<void> Remount(const VfsPath& target, uint64_t flags, bool bind_only, std::string_view data);
+  Result<void> PivotRoot(const VfsPath& new_root, const VfsPath& put_old);
+
+  // The top-most mount on (mount, dentry): crosses every mount stacked there. False: nothing is mounted there.
+  bool Descend(VfsPath& path) const;
+  // From a mount's root to what it covers. False at the namespace's root.
+  bool Ascend(VfsPath& path) const;
+
+  // "/a/b" of `path` as seen from `root`, with " (deleted)" and "(unreachable)" as d_path does.
+  std::string PathName(const VfsPath& path, const VfsPath& root) const;
+
+  // A snapshot for /proc/<pid>/{mounts,mountinfo,mountstats}.
+  struct MountInfo {
+    uint64_t id, parent_id;
+    DeviceId device;
+    std::string root, mount_point, source, fs_type, fs_options;
+    uint64_t flags;
+    int peer_group, master_group;  // 0: none
+    bool unbindable, fs_read_only;
+  };
+  std::vector<MountInfo> Snapshot(const VfsPath& root) const;
+  // Bumped on every change: poll(2) on /proc/self/mounts.
+  WaitQueue& change_queue();
+  uint64_t generation() const;
+
+ private:
+  MountNamespace();
+  struct Impl;
+  Impl* impl_;
+};
+
+}  // namespace moat
+
+#endif  // MOAT_FS_VFS_MOUNT_H_
