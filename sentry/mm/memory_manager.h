@@ -1,0 +1,189 @@
+// MemoryManager: one guest address space: its areas (VMAs), what backs their pages, and the only way for the
+// sentry to touch guest memory. Shared by the tasks that have CLONE_VM in common; ends with the last reference.
+//
+// Every call that changes mappings takes the Limits of the calling thread group and the calling task's
+// platform Context (null when the caller is not a task of this space): it queues host operations and flushes
+// them once, before it returns. Memory that was unmapped goes back only after that flush.
+//
+// Copies (GuestMemory) that had to break copy-on-write leave operations queued: the platform applies them when a
+// task of the space next enters guest code. Who writes to a space that is not its own (process_vm_writev,
+// ptrace), or exits after a last write (set_tid_address), calls FlushPending.
+//
+// Thread-safe. Locks: kMmMapping (areas), kMmPages (page map). InvalidateMapping takes kMmPages only.
+// Source: mmap(2), munmap(2), mprotect(2), mremap(2), madvise(2), brk(2), mlock(2), mincore(2), msync(2), fork(2).
+#ifndef MOAT_SENTRY_MM_MEMORY_MANAGER_H_
+#define MOAT_SENTRY_MM_MEMORY_MANAGER_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "platform/base/mutex.h"
+#include "platform/base/ref_ptr.h"
+#include "platform/base/result.h"
+#include "platform/memory/mappable.h"
+#include "platform/memory/memory_file.h"
+#include "platform/platform.h"
+#include "platform/usermem/guest_memory.h"
+#include "sentry/mm/commit_account.h"
+#include "sentry/mm/page_map.h"
+#include "sentry/mm/vma_set.h"
+
+namespace moat {
+
+// RLIMIT_* of the caller in bytes (RLIM_INFINITY: none), and what lifts RLIMIT_MEMLOCK.
+struct MmLimits {
+  uint64_t as = ~0ull;
+  uint64_t data = ~0ull;
+  uint64_t stack = 8ull << 20;
+  uint64_t memlock = 8ull << 20;
+  bool can_lock = false;  // CAP_IPC_LOCK
+};
+
+// What all address spaces of a sandbox share. Outlives them.
+struct MmEnvironment {
+  MemoryFile* memory = nullptr;
+  CommitAccount* commit = nullptr;
+  GuestAddr min_address = 0x10000;           // the greater of Platform::min_address and vm.mmap_min_addr
+  GuestAddr max_address = 0x7ffffffff000;    // Platform::max_address
+};
+
+struct MmapRequest {
+  GuestAddr addr = 0;
+  uint64_t length = 0;
+  int prot = 0;   // PROT_*; other bits are ignored as Linux does
+  int flags = 0;  // MAP_*; exactly one of MAP_SHARED, MAP_SHARED_VALIDATE, MAP_PRIVATE
+  // Null with MAP_ANONYMOUS. A shared anonymous mapping gets its own object.
+  RefPtr<Mappable> mappable;
+  uint64_t offset = 0;
+  // What the file's open mode and mount allow; the handler computes it (EACCES is ours when prot exceeds it).
+  int max_prot = PROT_READ | PROT_WRITE | PROT_EXEC;
+  RefPtr<MappingSource> source;
+  VmaKind kind = VmaKind::kPlain;
+};
+
+// How a fault ended: `signo` 0 means that the access can be tried again.
+struct FaultOutcome {
+  int signo = 0;    // SIGSEGV or SIGBUS
+  int si_code = 0;  // SEGV_MAPERR, SEGV_ACCERR, BUS_ADRERR
+  bool resolved() const { return signo == 0; }
+};
+
+// Addresses that prctl(PR_SET_MM_*) and /proc/<pid>/{cmdline,environ,auxv,stat} know. Set by the loader.
+struct MmImage {
+  GuestAddr code_start = 0, code_end = 0;
+  GuestAddr data_start = 0, data_end = 0;
+  GuestAddr brk_start = 0;
+  GuestAddr stack_start = 0;  // the stack pointer at entry
+  GuestAddr arg_start = 0, arg_end = 0;
+  GuestAddr env_start = 0, env_end = 0;
+  GuestAddr vdso_base = 0;
+  std::vector<uint64_t> auxv;  // pairs, AT_NULL included
+};
+
+// All in bytes. For /proc/<pid>/status, statm and getrusage.
+struct MmUsage {
+  uint64_t size = 0, peak_size = 0;
+  uint64_t rss = 0, peak_rss = 0;
+  uint64_t rss_anon = 0, rss_file = 0, rss_shmem = 0;
+  uint64_t data = 0, stack = 0, exec = 0, lib = 0, locked = 0;
+};
+
+// One area as /proc/<pid>/maps and smaps show it.
+struct VmaInfo {
+  Vma vma;              // with its own references: use it without any lock
+  uint64_t rss = 0;     // bytes with memory behind them
+  uint64_t anon = 0;    // of those, private
+  uint64_t shared = 0;  // of those, seen by another address space too
+  uint64_t dirty = 0;
+};
+
+// What a futex word is shared by: two words are one when object and offset are equal.
+struct WordIdentity {
+  RefPtr<Mappable> mappable;  // null: private to this address space, offset is the address
+  uint64_t offset = 0;
+};
+
+class MemoryManager final : public RefCounted, public GuestMemory, public MappingSpace {
+ public:
+  static RefPtr<MemoryManager> Create(const MmEnvironment& env, RefPtr<AddressSpace> space);
+
+  AddressSpace& address_space() { return *space_; }
+  const MmEnvironment& environment() const { return env_; }
+
+  // Where mmap without a hint begins to look downwards, and where the break begins. Before the first mapping.
+  void SetLayout(GuestAddr mmap_base, GuestAddr brk_start);
+  void SetBrkStart(GuestAddr brk_start);
+
+  // --- system calls; each answers Linux's errno ---
+  Result<GuestAddr> Mmap(const MmapRequest& request, const MmLimits& limits, Context* caller);
+  Result<void> Munmap(GuestAddr addr, uint64_t length, Context* caller);
+  // `prot` may carry PROT_GROWSDOWN or PROT_GROWSUP.
+  Result<void> Mprotect(GuestAddr addr, uint64_t length, int prot, const MmLimits& limits, Context* caller);
+  Result<GuestAddr> Mremap(GuestAddr old_addr, uint64_t old_length, uint64_t new_length, int flags,
+                           GuestAddr new_addr, const MmLimits& limits, Context* caller);
+  Result<void> Madvise(GuestAddr addr, uint64_t length, int advice, Context* caller);
+  // Returns the break after the call: unchanged when it could not be moved, as the system call does.
+  GuestAddr Brk(GuestAddr addr, const MmLimits& limits, Context* caller);
+  Result<void> Msync(GuestAddr addr, uint64_t length, int flags, Context* caller);
+  // `on_fault`: MLOCK_ONFAULT.
+  Result<void> Mlock(GuestAddr addr, uint64_t length, bool on_fault, const MmLimits& limits, Context* caller);
+  Result<void> Munlock(GuestAddr addr, uint64_t length);
+  Result<void> Mlockall(int flags, const MmLimits& limits, Context* caller);
+  void Munlockall();
+  // One byte a page into `out`, bit 0: resident. kENOMEM when part of the range is not mapped.
+  Result<void> Mincore(GuestAddr addr, uint64_t length, std::vector<uint8_t>& out);
+  // prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME); null removes the name.
+  Result<void> NameAnonymous(GuestAddr addr, uint64_t length, RefPtr<MappingSource> name);
+
+  // --- faults ---
+  // Answers a SIGSEGV or SIGBUS event of the platform: resolves it, or says which signal the guest gets.
+  FaultOutcome HandleFault(const FaultEvent& event, const MmLimits& limits, Context* caller);
+
+  // --- life ---
+  // The child of fork(2): private memory is shared by reference and write-protected on both sides.
+  Result<RefPtr<MemoryManager>> Fork(RefPtr<AddressSpace> child_space, Context* caller);
+  // Applies what copies left queued and gives freed memory back.
+  Result<void> FlushPending(Context* caller);
+
+  // --- GuestMemory ---
+  size_t CopyIn(void* dst, GuestAddr src, size_t n) override;
+  size_t CopyOut(GuestAddr dst, const void* src, size_t n) override;
+  size_t ZeroOut(GuestAddr dst, size_t n) override;
+  Result<size_t> WithSegments(GuestAddr addr, size_t n, bool to_guest, SegmentIo io) override;
+  Result<uint32_t> Load32(GuestAddr addr) override;
+  Result<uint32_t> CompareExchange32(GuestAddr addr, uint32_t expected, uint32_t desired) override;
+
+  // Copies for a tracer (ptrace PEEK/POKE, /proc/<pid>/mem): protection bits do not matter, private pages are
+  // copied before a write (FOLL_FORCE); shared mappings without write permission refuse one. Bytes copied.
+  size_t ForceCopyIn(void* dst, GuestAddr src, size_t n);
+  size_t ForceCopyOut(GuestAddr dst, const void* src, size_t n);
+
+  // What a futex in memory shared between processes is keyed by. kEFAULT when `addr` is not mapped.
+  Result<WordIdentity> IdentifyWord(GuestAddr addr);
+
+  // --- MappingSpace ---
+  void InvalidateMapping(GuestAddr start, GuestAddr end) override;
+
+  // --- inspection ---
+  // Calls `visit` for each area that ends above `from`, lowest first, until it returns false. No lock is held
+  // in `visit`, so areas may come and go between the calls.
+  void VisitVmas(GuestAddr from, absl::FunctionRef<bool(const VmaInfo&)> visit);
+  MmUsage Usage();
+  MmImage image();
+  void set_image(MmImage image);
+  // The executable's file for /proc/<pid>/exe, opaque to mm. Null before the first execve.
+  RefPtr<RefCounted> executable();
+  void set_executable(RefPtr<RefCounted> executable);
+  // prctl(PR_SET_DUMPABLE): SUID_DUMP_DISABLE 0, SUID_DUMP_USER 1, SUID_DUMP_ROOT 2.
+  int dumpable() const { return dumpable_.load(std::memory_order_relaxed); }
+  void set_dumpable(int v) { dumpable_.store(v, std::memory_order_relaxed); }
+
+ private:
+  struct Impl;
+};
+
+}  // namespace moat
+
+#endif  // MOAT_SENTRY_MM_MEMORY_MANAGER_H_

@@ -1,0 +1,29 @@
+#include "sentry/mm/page_map.h"
+
+#include <sys/mman.h>
+
+namespace moat {
+
+uint8_t PageRun::AllowedHostProt() const {
+  return writable_now() ? prot : static_cast<uint8_t>(prot & ~PROT_WRITE);
+}
+
+bool PageRun::Continues(const PageRun& next) const {
+  if (fd != next.fd || offset + length() != next.offset || owned != next.owned || cow != next.cow ||
+      in_memory_file != next.in_memory_file || fd_writable != next.fd_writable || prot != next.prot ||
+      host_prot != next.host_prot || !(mappable == next.mappable))
+    return false;
+  if (shadow == kNoShadow || next.shadow == kNoShadow) return shadow == next.shadow;
+  return shadow + length() == next.shadow;
+}
+
+void PageMap::JoinRange(GuestAddr start, GuestAddr end) {
+  iterator it = FirstAbove(start == 0 ? 0 : start - 1);
+  while (it != this->end() && it->second.start <= end) {
+    const size_t before = size();
+    it = Join(it);
+    if (size() == before) ++it;
+  }
+}
+
+}  // namespace moat

@@ -1,0 +1,91 @@
+// Vma: one virtual memory area of a guest address space, as mmap(2) made it. What really backs its pages is
+// in the page map (page_map.h). Value type; guarded by MemoryManager's mapping lock.
+// Source: mmap(2), madvise(2), proc_pid_maps(5); Linux's struct vm_area_struct.
+#ifndef MOAT_SENTRY_MM_VMA_H_
+#define MOAT_SENTRY_MM_VMA_H_
+
+#include <sys/mman.h>
+
+#include <cstdint>
+#include <string>
+
+#include "platform/base/ref_ptr.h"
+#include "platform/memory/mappable.h"
+#include "platform/usermem/guest_memory.h"
+
+namespace moat {
+
+// Where a mapping's name in /proc/<pid>/maps comes from. The file layer implements it over a file
+// description and so keeps the file alive as long as it is mapped. Thread-safe.
+class MappingSource : public RefCounted {
+ public:
+  // "/usr/lib/libc.so.6", "/dev/zero (deleted)", "[anon:name]".
+  virtual std::string MapsName() const = 0;
+};
+
+// A fixed name, for prctl(PR_SET_VMA_ANON_NAME) and objects without a path.
+class NamedMappingSource final : public MappingSource {
+ public:
+  explicit NamedMappingSource(std::string name) : name_(std::move(name)) {}
+  std::string MapsName() const override { return name_; }
+
+ private:
+  const std::string name_;
+};
+
+enum class VmaKind : uint8_t { kPlain, kHeap, kStack, kVdso, kVvar };
+
+enum VmaFlag : uint32_t {
+  kVmaShared = 1u << 0,
+  kVmaGrowsDown = 1u << 1,
+  kVmaNoReserve = 1u << 2,
+  kVmaLocked = 1u << 3,
+  kVmaLockOnFault = 1u << 4,
+  kVmaDontFork = 1u << 5,
+  kVmaWipeOnFork = 1u << 6,
+  kVmaDontDump = 1u << 7,
+  kVmaHugePage = 1u << 8,
+  kVmaNoHugePage = 1u << 9,
+  kVmaMergeable = 1u << 10,
+  kVmaSequential = 1u << 11,
+  kVmaRandom = 1u << 12,
+  kVmaAccounted = 1u << 13,  // counted by the commit account
+};
+
+struct Vma {
+  GuestAddr start = 0;
+  GuestAddr end = 0;
+  uint8_t prot = 0;      // PROT_READ | PROT_WRITE | PROT_EXEC
+  uint8_t max_prot = 7;  // what mprotect may give
+  VmaKind kind = VmaKind::kPlain;
+  uint32_t flags = 0;  // VmaFlag
+  // Null for private anonymous memory. Shared anonymous memory has a SharedMemory.
+  RefPtr<Mappable> mappable;
+  uint64_t offset = 0;  // of `start` in the mappable
+  RefPtr<MappingSource> source;
+
+  uint64_t length() const { return end - start; }
+  bool shared() const { return (flags & kVmaShared) != 0; }
+  bool Has(VmaFlag f) const { return (flags & f) != 0; }
+  bool accessible() const { return prot != 0; }
+  bool anonymous_private() const { return !mappable; }
+  bool shared_writable() const { return shared() && (max_prot & PROT_WRITE) != 0; }
+  // Private memory that its process may dirty: what RLIMIT_DATA and VmData count (stack excepted).
+  bool counts_as_data() const { return !shared() && (prot & PROT_WRITE) != 0 && kind != VmaKind::kStack && !Has(kVmaGrowsDown); }
+  uint64_t OffsetOf(GuestAddr addr) const { return offset + (addr - start); }
+  void CutFront(GuestAddr addr) {
+    offset += addr - start;
+    start = addr;
+  }
+  void CutBack(GuestAddr addr) { end = addr; }
+  // True when `next`, which starts where this ends, could be one area with it.
+  bool Continues(const Vma& next) const {
+    return end == next.start && prot == next.prot && max_prot == next.max_prot && kind == next.kind &&
+           flags == next.flags && mappable == next.mappable && source == next.source &&
+           (!mappable || offset + length() == next.offset);
+  }
+};
+
+}  // namespace moat
+
+#endif  // MOAT_SENTRY_MM_VMA_H_
