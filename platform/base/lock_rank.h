@@ -36,8 +36,8 @@ enum class LockRank : int {
   kInotify = 520,
   // sentry/mm
   kMmMapping = 600,     // VMA tree
+  kMappable = 610,      // mappings of one memory object: may be held across InvalidateMapping
   kMmPages = 620,       // guest page -> memory
-  kMappable = 640,      // mappings of one memory object
   kFutex = 660,
   kAddressSpace = 700,  // queue of stub operations
   kStub = 710,

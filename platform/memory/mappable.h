@@ -35,10 +35,15 @@ class Mappable : public RefCounted {
   // Translates the page-aligned [offset, offset+length) for an access. The answer covers a non-empty
   // prefix of the range, as long as is contiguous and at hand. `write`: the guest will store through a
   // shared mapping (allocates). kENXIO past the end of the object (the guest gets SIGBUS).
+  // mm calls it without any lock, and drops the answer when InvalidateMapping came in between: so take pages
+  // away first, or keep one lock across both, and then call InvalidateMapping.
   virtual Result<HostPages> Translate(uint64_t offset, uint64_t length, bool write) = 0;
 
   // mm announces and withdraws each mapping of [offset, offset + (end-start)) at [start, end).
-  // kETXTBSY, kEPERM (seals, W^X) or kENODEV may refuse it. Called with kMmMapping held.
+  // kETXTBSY, kEPERM (seals, W^X) or kENODEV may refuse it. Called with kMmMapping held: take kMappable or a
+  // higher rank only. RemoveMapping names exactly one range that AddMapping announced before (the pieces of
+  // an area that is split are announced before the whole is withdrawn). `space` lives until its last
+  // RemoveMapping returns. InvalidateMapping may be called with locks up to kMappable held.
   virtual Result<void> AddMapping(MappingSpace& space, GuestAddr start, GuestAddr end, uint64_t offset,
                                   bool shared_writable) = 0;
   virtual void RemoveMapping(MappingSpace& space, GuestAddr start, GuestAddr end, uint64_t offset,
