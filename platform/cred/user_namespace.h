@@ -48,7 +48,10 @@ class UserNamespace : public RefCounted {
   Result<void> SetGidMap(std::vector<IdMapEntry> map);
   std::vector<IdMapEntry> UidMap() const;
   std::vector<IdMapEntry> GidMap() const;
+  // May setgroups(2) be called in here: not denied, and a gid map is set.
   bool setgroups_allowed() const;
+  // What /proc/<pid>/setgroups shows: "deny" was written, here or in an ancestor before this one was made.
+  bool setgroups_denied() const;
   Result<void> DenySetgroups();  // kEPERM once a gid map is set
 
  private:
