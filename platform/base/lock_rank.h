@@ -44,6 +44,7 @@ enum class LockRank : int {
   kMemoryFile = 720,
   // leaves: nothing is locked while one is held, but for the log
   kGofer = 800,
+  kHostPoller = 810,    // host fd -> wait queue: notifies while held
   kWaitQueue = 820,
   kTimerWheel = 840,
   kScheduler = 860,

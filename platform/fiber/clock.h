@@ -2,8 +2,8 @@
 #ifndef MOAT_PLATFORM_FIBER_CLOCK_H_
 #define MOAT_PLATFORM_FIBER_CLOCK_H_
 
-#include <ctime>
 #include <cstdint>
+#include <ctime>
 #include <limits>
 
 namespace moat {

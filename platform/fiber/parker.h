@@ -23,8 +23,10 @@ class Parker {
   void Unpark();
 
  private:
-  std::atomic<uint32_t> permit_{0};  // 0 none, 1 permit, 2 a sleeper waits
-  Fiber* fiber_ = nullptr;           // the sleeper when it is a fiber on a pooled carrier
+  bool ParkFiber(Fiber& self, Deadline deadline);
+
+  std::atomic<uint32_t> permit_{0};  // 0 none, 1 permit, 2 a host thread waits, 3 fiber_ waits
+  Fiber* fiber_ = nullptr;           // the sleeper when it is a pooled fiber; valid while permit_ is 3
 };
 
 }  // namespace moat
