@@ -10,6 +10,7 @@
 #include <atomic>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "fs/vfs/inode.h"
 #include "platform/usermem/io.h"
@@ -22,6 +23,15 @@ class DirEntrySink {
   virtual ~DirEntrySink() = default;
   // `type` is DT_*; `next_offset` is the position after this entry (d_off).
   virtual bool Add(std::string_view name, uint64_t ino, uint8_t type, int64_t next_offset) = 0;
+};
+
+// Told when the last reference to a file goes: an epoll instance forgets the files that it watches (epoll(7), "closing
+// a file descriptor"). Registered with File::AddObserver; the file keeps a reference until then.
+class FileObserver : public RefCounted {
+ public:
+  // The file is about to be destroyed: its wait queue still exists, but no reference can be taken any more. Called
+  // without locks of the file.
+  virtual void OnFileEnd(File& file) = 0;
 };
 
 class File : public RefCounted, public Pollable {
@@ -66,6 +76,16 @@ class File : public RefCounted, public Pollable {
   // Attributes of the opened object; anon files override through their pseudo inode.
   virtual Result<Kstat> GetAttr();
 
+  // epoll_ctl(2) answers EPERM for files that cannot be polled: regular files and directories, unless they say so.
+  virtual bool SupportsEpoll() const;
+  // mmap(2) of /dev/zero: the mapping is anonymous memory, not the file.
+  virtual bool MapsAsAnonymous() const { return false; }
+
+  // Observers (rank kLeaf). RemoveObserver is harmless when `o` is gone already.
+  void AddObserver(RefPtr<FileObserver> o);
+  void RemoveObserver(FileObserver& o);
+  std::vector<RefPtr<FileObserver>> Observers() const;
+
   int64_t offset() const { return offset_.load(std::memory_order_relaxed); }
   // fcntl(F_SETOWN, F_SETSIG): kept here as plain data; the sentry interprets it.
   struct AsyncOwner {
@@ -78,6 +98,8 @@ class File : public RefCounted, public Pollable {
   Result<int64_t> SeekWithin(int64_t offset, int whence, uint64_t size);
   void set_offset(int64_t o) { offset_.store(o, std::memory_order_relaxed); }
   Mutex& offset_mutex() { return offset_mu_; }
+  // Takes leave of the observers, then destroys the file.
+  void OnLastUnref() override;
 
  private:
   VfsPath path_;
@@ -85,6 +107,8 @@ class File : public RefCounted, public Pollable {
   std::atomic<int64_t> offset_{0};
   Mutex offset_mu_{LockRank::kFile};
   WaitQueue wait_queue_;
+  mutable Mutex observers_mu_{LockRank::kLeaf};
+  std::vector<RefPtr<FileObserver>> observers_ ABSL_GUARDED_BY(observers_mu_);
 };
 
 }  // namespace moat

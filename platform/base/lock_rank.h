@@ -25,6 +25,7 @@ enum class LockRank : int {
   kEpoll = 400,         // epoll instance: polls other files while held
   kFile = 410,          // per file description (offset)
   kTty = 420,
+  kAppend = 430,        // one O_APPEND write of an inode at a time
   kRename = 440,        // one per file system: cross-directory rename
   kMountTree = 450,
   kDirectory = 460,     // directory contents (an inode's children)
@@ -34,6 +35,7 @@ enum class LockRank : int {
   kFileLocks = 500,
   kPipe = 510,
   kInotify = 520,
+  kSignalFd = 530,      // list of signalfds; taken while signals are queued
   // sentry/mm
   kMmMapping = 600,     // VMA tree
   kMappable = 610,      // mappings of one memory object: may be held across InvalidateMapping
@@ -46,6 +48,7 @@ enum class LockRank : int {
   kGofer = 800,
   kHostPoller = 810,    // host fd -> wait queue: notifies while held
   kWaitQueue = 820,
+  kEpollReady = 830,    // taken by callbacks of wait queues
   kTimerWheel = 840,
   kScheduler = 860,
   kLeaf = 900,

@@ -59,6 +59,9 @@ class ParkerWaiter final : public Waiter {
 class WaitQueue {
  public:
   WaitQueue() = default;
+  // For an object that is itself a waiter of other queues and notifies from its callback (epoll): its queue is
+  // locked inside of theirs. Such objects form no cycle, so LockRank::kLog (not checked) is right for them.
+  explicit WaitQueue(LockRank rank) : mu_(rank) {}
   ~WaitQueue();
   WaitQueue(const WaitQueue&) = delete;
 
