@@ -1,0 +1,75 @@
+#include "runsc/gofer/gofer.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <latch>
+#include <thread>
+
+#include "runsc/gofer/lockdown.h"
+#include "runsc/gofer/server.h"
+#include "runsc/seccomp/filters.h"
+
+namespace moat {
+namespace {
+
+int Fail(const char* what, int error) {
+  fprintf(stderr, "runsc: gofer: %s: %s\n", what, strerror(error));
+  return 1;
+}
+
+void PinTo(size_t cpu) {
+  if (cpu >= CPU_SETSIZE) return;
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(cpu, &set);
+  sched_setaffinity(0, sizeof set, &set);  // a CPU that we may not use: the thread floats
+}
+
+}  // namespace
+
+int RunGofer(GoferConfig config) {
+  if (!config.proc_self_fd.valid()) {
+    config.proc_self_fd.Reset(open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC));
+    if (!config.proc_self_fd.valid()) return Fail("cannot open /proc/self/fd", errno);
+  }
+  gofer::RaiseFileLimit();
+  if (config.lock_down) {
+    signal(SIGPIPE, SIG_IGN);
+    Result<void> dropped = gofer::DropCapabilities();
+    if (!dropped.ok()) return Fail("cannot drop capabilities", static_cast<int>(dropped.error()));
+  }
+
+  gofer::Server server(config.mounts, config.stdio);
+  size_t count = config.connections.size();
+  std::latch prepared(static_cast<ptrdiff_t>(count)), go(1);
+  std::atomic<int> error{0};
+  std::vector<std::thread> threads;
+  for (size_t i = 0; i < count; ++i) {
+    threads.emplace_back([&, i] {
+      PinTo(i);
+      Result<void> ready = gofer::Server::PrepareThread(config.proc_self_fd.get());
+      if (!ready.ok()) error = static_cast<int>(ready.error());
+      prepared.count_down();
+      go.wait();
+      if (error == 0) server.Serve(config.connections[i].get());
+      // The client sees at once that nobody serves this connection any more.
+      config.connections[i].Reset();
+    });
+  }
+  prepared.wait();
+  const char* failed = "cannot prepare a thread";
+  if (error == 0 && config.lock_down) {
+    InstallViolationHandler("gofer", config.log_fd);
+    error = LoadFilter(kGoferFilter);
+    failed = "cannot load the seccomp filter";
+  }
+  go.count_down();
+  for (std::thread& t : threads) t.join();
+  return error == 0 ? 0 : Fail(failed, error);
+}
+
+}  // namespace moat

@@ -1,0 +1,18 @@
+// What a gofer gives up before it serves its first request.
+#ifndef MOAT_RUNSC_GOFER_LOCKDOWN_H_
+#define MOAT_RUNSC_GOFER_LOCKDOWN_H_
+
+#include "platform/base/result.h"
+
+namespace moat::gofer {
+
+// Raises RLIMIT_NOFILE as far as it goes: every object that the sentry knows is a descriptor here.
+void RaiseFileLimit();
+
+// Keeps the capabilities that file access on behalf of the container's root needs, drops all others from all
+// sets and sets no_new_privs. Per thread: to be called before other threads exist.
+Result<void> DropCapabilities();
+
+}  // namespace moat::gofer
+
+#endif  // MOAT_RUNSC_GOFER_LOCKDOWN_H_

@@ -1,0 +1,71 @@
+// Node: one host object that the sentry holds a handle to, as an O_PATH descriptor. NodeTable: handle -> node.
+// Handles carry a generation, so that a stale one finds nothing rather than another object. Thread-safe.
+#ifndef MOAT_RUNSC_GOFER_NODE_H_
+#define MOAT_RUNSC_GOFER_NODE_H_
+
+#include <sys/stat.h>
+
+#include <charconv>
+#include <vector>
+
+#include "fs/hostfs/protocol.h"
+#include "platform/base/mutex.h"
+#include "platform/base/ref_ptr.h"
+#include "platform/base/result.h"
+#include "platform/base/scoped_fd.h"
+
+namespace moat::gofer {
+
+class Node final : public RefCounted {
+ public:
+  Node(ScopedFd fd, uint32_t mode, bool read_only) : fd_(std::move(fd)), type_(mode & S_IFMT), read_only_(read_only) {}
+
+  int fd() const { return fd_.get(); }  // O_PATH
+  uint32_t type() const { return type_; }
+  bool read_only() const { return read_only_; }
+  bool is_dir() const { return type_ == S_IFDIR; }
+
+  // The directory stream for readdir, opened on first use; `stream_position` is the cookie it stands at.
+  Mutex stream_mutex{LockRank::kGofer};
+  ScopedFd stream ABSL_GUARDED_BY(stream_mutex);
+  int64_t stream_position ABSL_GUARDED_BY(stream_mutex) = 0;
+
+ private:
+  const ScopedFd fd_;
+  const uint32_t type_;
+  const bool read_only_;
+};
+
+// The name of a descriptor in /proc/self/fd, which is the working directory of every worker thread: a path that
+// leads to the descriptor's object and nowhere else.
+class FdName {
+ public:
+  explicit FdName(int fd) { *std::to_chars(text_, text_ + sizeof text_ - 1, fd).ptr = '\0'; }
+  const char* c_str() const { return text_; }
+
+ private:
+  char text_[12];
+};
+
+class NodeTable {
+ public:
+  Handle Insert(RefPtr<Node> node);
+  // kEBADF for a handle that is not in use.
+  Result<RefPtr<Node>> Get(Handle handle) const;
+  Result<void> Remove(Handle handle);
+  size_t size() const;
+
+ private:
+  struct Slot {
+    RefPtr<Node> node;
+    uint32_t generation = 1;
+  };
+  static constexpr uint32_t kMaxNodes = 1 << 22;
+  mutable Mutex mu_{LockRank::kGofer};
+  std::vector<Slot> slots_ ABSL_GUARDED_BY(mu_);
+  std::vector<uint32_t> free_ ABSL_GUARDED_BY(mu_);
+};
+
+}  // namespace moat::gofer
+
+#endif  // MOAT_RUNSC_GOFER_NODE_H_

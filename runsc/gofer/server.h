@@ -1,0 +1,105 @@
+// Server: answers the requests of one gofer. One instance serves all connections; each connection has a thread.
+// The handlers are in server_<topic>.cc.
+#ifndef MOAT_RUNSC_GOFER_SERVER_H_
+#define MOAT_RUNSC_GOFER_SERVER_H_
+
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "fs/hostfs/protocol.h"
+#include "runsc/gofer/gofer.h"
+#include "runsc/gofer/node.h"
+
+namespace moat::gofer {
+
+// A request whose lengths add up. `name` and `data` point into the connection's buffer.
+struct Incoming {
+  const Request& request;
+  std::string_view name;
+  std::string_view data;
+};
+
+// The answer in the making. `payload` is the connection's buffer.
+struct Outgoing {
+  Reply reply = {};
+  std::span<std::byte> payload;
+  size_t payload_size = 0;
+  ScopedFd fd;
+};
+
+class Server {
+ public:
+  // `mounts` and `stdio` must outlive the server.
+  Server(const std::vector<GoferMount>& mounts, const std::vector<ScopedFd>& stdio) : mounts_(mounts), stdio_(stdio) {}
+
+  // What a worker thread does first: /proc/self/fd becomes its working directory and its umask 0, both apart from
+  // the other threads of the process.
+  static Result<void> PrepareThread(int proc_self_fd);
+
+  // Answers requests until the peer closes `socket` or breaks the protocol.
+  void Serve(int socket);
+
+  size_t NodeCountForTesting() const { return nodes_.size(); }
+
+ private:
+  using Handler = Result<void> (Server::*)(const Incoming&, Outgoing&);
+  static Handler HandlerOf(Op op);
+
+  Result<void> Attach(const Incoming& in, Outgoing& out);
+  Result<void> Walk(const Incoming& in, Outgoing& out);
+  Result<void> GetAttr(const Incoming& in, Outgoing& out);
+  Result<void> SetAttr(const Incoming& in, Outgoing& out);
+  Result<void> Open(const Incoming& in, Outgoing& out);
+  Result<void> Create(const Incoming& in, Outgoing& out);
+  Result<void> CreateTemporary(const Incoming& in, Outgoing& out);
+  Result<void> Mkdir(const Incoming& in, Outgoing& out);
+  Result<void> Mknod(const Incoming& in, Outgoing& out);
+  Result<void> Symlink(const Incoming& in, Outgoing& out);
+  Result<void> Link(const Incoming& in, Outgoing& out);
+  Result<void> Unlink(const Incoming& in, Outgoing& out);
+  Result<void> Rename(const Incoming& in, Outgoing& out);
+  Result<void> Readdir(const Incoming& in, Outgoing& out);
+  Result<void> Readlink(const Incoming& in, Outgoing& out);
+  Result<void> StatFileSystem(const Incoming& in, Outgoing& out);
+  Result<void> Sync(const Incoming& in, Outgoing& out);
+  Result<void> Allocate(const Incoming& in, Outgoing& out);
+  Result<void> Seek(const Incoming& in, Outgoing& out);
+  Result<void> GetXattr(const Incoming& in, Outgoing& out);
+  Result<void> SetXattr(const Incoming& in, Outgoing& out);
+  Result<void> ListXattr(const Incoming& in, Outgoing& out);
+  Result<void> RemoveXattr(const Incoming& in, Outgoing& out);
+  Result<void> Forget(const Incoming& in, Outgoing& out);
+  Result<void> StdioSeek(const Incoming& in, Outgoing& out);
+  Result<void> StdioSync(const Incoming& in, Outgoing& out);
+  Result<void> StdioTruncate(const Incoming& in, Outgoing& out);
+  Result<void> StdioGetAttr(const Incoming& in, Outgoing& out);
+
+  // The node of `handle`; the second form also wants it on a writable mount (kEROFS), the third a directory (kENOTDIR).
+  Result<RefPtr<Node>> NodeOf(Handle handle) const { return nodes_.Get(handle); }
+  Result<RefPtr<Node>> WritableNode(Handle handle) const;
+  Result<RefPtr<Node>> WritableDirectory(Handle handle) const;
+  Result<int> StdioOf(Handle index) const;
+  // Opens `name` of `dir` as O_PATH, makes a node and puts handle and attributes into `step`.
+  Result<RefPtr<Node>> LookUp(const Node& dir, const char* name, WalkStep& step);
+  // Gives a new object (`fd` O_PATH) its owner and mode and makes a node.
+  Result<void> Adopt(const Node& dir, ScopedFd fd, const Request& request, Outgoing& out);
+  Result<void> AdoptFile(const Node& dir, ScopedFd file, const Request& request, Outgoing& out);
+
+  const std::vector<GoferMount>& mounts_;
+  const std::vector<ScopedFd>& stdio_;
+  NodeTable nodes_;
+};
+
+// A name that may be used in a directory: 1..255 bytes, no '/', no NUL, not "." or "..". Zero-terminated.
+Result<std::string> CheckedName(std::string_view name);
+// One component beneath `dir`, never through a symlink, a magic link or upwards.
+Result<ScopedFd> OpenBeneath(int dir, const char* name, uint64_t flags, uint32_t mode);
+// Opens the object of an O_PATH descriptor anew. For regular files and directories only: nothing else is opened.
+Result<ScopedFd> Reopen(const Node& node, int flags);
+Result<void> ReadAttr(int fd, Attr& attr);
+
+}  // namespace moat::gofer
+
+#endif  // MOAT_RUNSC_GOFER_SERVER_H_

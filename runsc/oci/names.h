@@ -1,0 +1,14 @@
+// Numbers to names: the inverse of parse.h's CapabilityNumber and RlimitNumber. Empty when unknown.
+#ifndef MOAT_RUNSC_OCI_NAMES_H_
+#define MOAT_RUNSC_OCI_NAMES_H_
+
+#include <string_view>
+
+namespace moat::oci {
+
+std::string_view CapabilityName(int number);
+std::string_view RlimitName(int number);
+
+}  // namespace moat::oci
+
+#endif  // MOAT_RUNSC_OCI_NAMES_H_
