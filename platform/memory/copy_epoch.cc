@@ -1,0 +1,10 @@
+#include "platform/memory/copy_epoch.h"
+
+namespace moat {
+
+CopyEpoch& MemoryCopyEpoch() {
+  static CopyEpoch epoch;
+  return epoch;
+}
+
+}  // namespace moat
