@@ -15,6 +15,7 @@ enum class LockRank : int {
   kFdTable = 240,
   kFsContext = 250,
   kSignal = 260,        // pending signals and actions of a thread group
+  kSignalActions = 265, // actions shared by CLONE_SIGHAND
   kTask = 280,
   kTimer = 290,
   // sentry/ipc, sockets
@@ -22,6 +23,7 @@ enum class LockRank : int {
   kSocket = 320,
   kSocketPeer = 330,
   // fs
+  kEpollNesting = 395,  // one for the sandbox: epoll instances that watch each other
   kEpoll = 400,         // epoll instance: polls other files while held
   kFile = 410,          // per file description (offset)
   kTty = 420,
