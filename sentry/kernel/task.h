@@ -4,6 +4,8 @@
 #ifndef MOAT_SENTRY_KERNEL_TASK_H_
 #define MOAT_SENTRY_KERNEL_TASK_H_
 
+#include <sched.h>
+
 #include <atomic>
 #include <memory>
 #include <string>
@@ -14,26 +16,63 @@
 #include "platform/platform.h"
 #include "sentry/kernel/fd_table.h"
 #include "sentry/kernel/fs_context.h"
+#include "sentry/kernel/namespaces.h"
+#include "sentry/kernel/pid_namespace.h"
+#include "sentry/kernel/rlimits.h"
+#include "sentry/kernel/signals.h"
 #include "sentry/mm/memory_manager.h"
 
 namespace moat {
 
 class Kernel;
+class SeccompFilter;
 class ThreadGroup;
-class PidNamespace;
-class UtsNamespace;
-class IpcNamespace;
-struct TaskSignals;  // sentry/kernel/signals.h
+struct CloneRequest;
+
+// What an interrupted call needs to go on by restart_syscall(2).
+struct RestartBlock {
+  enum class Kind : uint8_t { kNone, kNanosleep, kPoll, kFutexWait };
+  Kind kind = Kind::kNone;
+  int32_t clock = 0;
+  Deadline deadline = 0;
+  GuestAddr arg0 = 0;
+  uint64_t arg1 = 0, arg2 = 0, arg3 = 0;
+};
+
+// Scheduling attributes that guests set and read back; the host's scheduler does the scheduling.
+struct SchedState {
+  int32_t policy = SCHED_OTHER;
+  int32_t priority = 0;
+  int32_t nice = 0;
+  bool reset_on_fork = false;
+  int32_t ioprio = 0;
+  uint64_t runtime = 0, deadline = 0, period = 0;  // SCHED_DEADLINE
+  std::vector<uint64_t> affinity;                  // empty: every CPU
+};
+
+struct CpuTimes {
+  Nanos user = 0;
+  Nanos system = 0;
+  Nanos total() const { return user + system; }
+};
 
 class Task : public RefCounted {
  public:
+  ~Task() override;
+
   // --- constant after construction ---
   Kernel& kernel() const { return kernel_; }
   ThreadGroup& thread_group() const { return *thread_group_; }
-  // Ids as seen in the task's own pid namespace, and in the root one.
-  int32_t tid() const;
-  int32_t tgid() const;
+  Nanos start_time() const { return start_time_; }  // CLOCK_BOOTTIME
+  // Ids as seen in the task's own pid namespace, and in the root one. (execve by another thread than the leader
+  // gives that thread the leader's id.)
+  int32_t tid() const { return tid_.load(std::memory_order_relaxed); }
+  int32_t tgid() const { return tgid_; }
   int32_t TidIn(const PidNamespace& ns) const;  // 0: not visible there
+  int32_t TgidIn(const PidNamespace& ns) const;
+  int32_t RootTid() const { return root_tid_.load(std::memory_order_relaxed); }
+  int32_t RootTgid() const { return root_tgid_; }
+  RefPtr<Pid> pid() const;  // its identity
 
   // --- the task's own: call these only on the task's carrier ---
   Registers& regs() { return regs_; }
@@ -41,21 +80,73 @@ class Task : public RefCounted {
   Parker& parker() { return parker_; }
   // Guest memory of the current address space.
   MemoryManager& memory() { return *mm_; }
+  FdTable& fds() { return *fd_table_; }
+  FsContext& fs() { return *fs_context_; }
+  const Credentials& cred() const { return *cred_; }
+  MmLimits mm_limits() const;
+  RestartBlock& restart_block() { return restart_block_; }
+  // For an interrupted call: remembers `block` and answers kERESTART_RESTARTBLOCK.
+  Errno SetRestart(const RestartBlock& block) {
+    restart_block_ = block;
+    return kERESTART_RESTARTBLOCK;
+  }
+  // set_tid_address(2), set_robust_list(2).
+  GuestAddr clear_child_tid = 0;
+  GuestAddr robust_list = 0;
+  uint64_t personality = 0;
+  // While a call runs with a temporary signal mask (sigsuspend, ppoll, pselect, epoll_pwait): the old one comes back
+  // when the call ends, or after the handler that ended it. `set` loses SIGKILL and SIGSTOP.
+  void SetTemporaryMask(SignalSet set);
 
   // --- shared; each returns a reference or a copy taken under the lock ---
-  RefPtr<MemoryManager> mm() const;         // null once exited
-  RefPtr<FdTable> fd_table() const;
-  RefPtr<FsContext> fs_context() const;
+  RefPtr<MemoryManager> mm() const;      // null once exited
+  RefPtr<FdTable> fd_table() const;      // null once exited
+  RefPtr<FsContext> fs_context() const;  // null once exited
   RefPtr<const Credentials> credentials() const;
   RefPtr<MountNamespace> mount_ns() const;
-  RefPtr<PidNamespace> pid_ns() const;      // its own, not that for children
+  RefPtr<PidNamespace> pid_ns() const;  // its own, not that for children
+  RefPtr<PidNamespace> pid_ns_for_children() const;
   RefPtr<UtsNamespace> uts_ns() const;
   RefPtr<IpcNamespace> ipc_ns() const;
-  UserNamespace& user_ns() const;
-  std::string comm() const;                 // at most 15 bytes
+  RefPtr<NetNamespace> net_ns() const;
+  RefPtr<CgroupNamespace> cgroup_ns() const;
+  UserNamespace& user_ns() const { return *cred_->user_ns; }  // own carrier; others: credentials()->user_ns
+  std::string comm() const;                                   // at most 15 bytes
   void SetComm(std::string_view name);
+  SchedState sched() const;
+  void SetSched(const SchedState& s);
+  // State letter of /proc/<pid>/stat: R, S, D, T, Z, X.
+  char StateLetter() const;
+  CpuTimes cpu_times() const;
+  uint64_t voluntary_switches() const { return parks_.load(std::memory_order_relaxed); }
+  uint64_t syscall_count() const { return syscalls_.load(std::memory_order_relaxed); }
+  bool exited() const { return exited_.load(std::memory_order_acquire); }
+  int parent_death_signal() const { return parent_death_signal_.load(std::memory_order_relaxed); }
+  void set_parent_death_signal(int s) { parent_death_signal_.store(s, std::memory_order_relaxed); }
+  uint64_t timer_slack() const { return timer_slack_.load(std::memory_order_relaxed); }
+  void set_timer_slack(uint64_t ns) { timer_slack_.store(ns, std::memory_order_relaxed); }
+  // 0, SECCOMP_MODE_STRICT, SECCOMP_MODE_FILTER.
+  int seccomp_mode() const { return seccomp_mode_.load(std::memory_order_relaxed); }
+  // The last call that the task made and its state, for /proc/<pid>/syscall and stack.
+  uint64_t last_syscall() const { return last_syscall_.load(std::memory_order_relaxed); }
 
-  // The descriptor's file; kEBADF. GetFileNotPath also refuses O_PATH descriptors.
+  // Setters: by the task itself (its own carrier).
+  void SetCredentials(RefPtr<const Credentials> cred);
+  void SetFdTable(RefPtr<FdTable> t);
+  void SetFsContext(RefPtr<FsContext> fs);
+  void SetMountNs(RefPtr<MountNamespace> ns);
+  void SetPidNsForChildren(RefPtr<PidNamespace> ns);
+  void SetUtsNs(RefPtr<UtsNamespace> ns);
+  void SetIpcNs(RefPtr<IpcNamespace> ns);
+  void SetNetNs(RefPtr<NetNamespace> ns);
+  void SetCgroupNs(RefPtr<CgroupNamespace> ns);
+  void SetAccount(RefPtr<UserAccount> account);
+  RefPtr<UserAccount> account() const;
+  void SetSeccompMode(int mode) { seccomp_mode_.store(mode, std::memory_order_relaxed); }
+  RefPtr<SeccompFilter> seccomp_filter() const;
+  void SetSeccompFilter(RefPtr<SeccompFilter> f);
+
+  // The descriptor's file; kEBADF. GetFileNotPath also refuses O_PATH descriptors. Own carrier only.
   Result<RefPtr<File>> GetFile(int fd) const;
   Result<RefPtr<File>> GetFileNotPath(int fd) const;
   // RLIMIT_NOFILE applied.
@@ -64,21 +155,110 @@ class Task : public RefCounted {
   class FsCall;  // sentry/kernel/fs_call.h: holds the references that a VfsContext points to
   // The directory that a relative path starts from: AT_FDCWD or a directory descriptor. kEBADF, kENOTDIR.
   Result<VfsPath> DirFd(int dirfd) const;
+  // ptrace_may_access(): may this task look into `target` (procfs, process_vm_readv, kcmp, pidfd_getfd)?
+  // `real_ids`: check with the real ids (a system call), else the fs ids (procfs).
+  bool MayAccess(Task& target, bool real_ids) const;
 
   // A deliverable signal (or a stop, an exit) is pending: blocking calls give up with a restart code.
-  bool HasPendingInterrupt() const;
+  bool HasPendingInterrupt() const { return interrupt_.load(std::memory_order_acquire); }
+  // The task must exit; waits that only a kill may end look at this.
+  bool IsKilled() const { return killed_.load(std::memory_order_acquire); }
   // Makes the task look for signals: wakes it if it is parked, interrupts its guest code if it runs. Any thread.
   void Kick();
 
+  // --- signals (signals.h); the lock is thread_group().signal_mutex() ---
+  TaskSignals& signals() { return signals_; }
+  SignalSet signal_mask() const { return {signals_.mask.load(std::memory_order_relaxed)}; }
+  // Own carrier: replaces the mask (SIGKILL and SIGSTOP are taken out).
+  void SetSignalMask(SignalSet mask);
+  // To this very task. Never blocks.
+  void SendSignal(const SigInfo& info);
+  // A synchronous fault of the task itself: when it is blocked or ignored the task dies of it.
+  void ForceSignal(const SigInfo& info);
+  void ForceSegv(int code = SI_KERNEL, GuestAddr address = 0);
+
+  // --- life ---
+  // Starts the fiber that runs the task. After this the task lives by itself until it exits.
+  Result<void> Start();
+  // The rest of the process's life: to be called by the task itself; the run loop then ends the task.
+  // `status` as wait(2) reports it.
+  void RequestExit(int status);       // this thread only
+  void RequestGroupExit(int status);  // every thread
+
  private:
   friend class Kernel;
-  friend class TaskBuilder;
+  friend class ThreadGroup;
+  friend class TaskCloner;
+  friend class TaskExec;
+  friend class TaskExit;
+  friend class SignalDelivery;
+  friend Result<void> ParkInterruptible(Task& t, Deadline deadline);
+  friend Result<void> ParkKillable(Task& t, Deadline deadline);
+  explicit Task(Kernel& kernel);
+
+  void Run();
+  void RunGuest();
+  void HandleFaultEvent(const FaultEvent& fault);
+  void Exit();
+  void AccountSwitch(Nanos& mark, bool to_guest);
+  bool Park(Deadline deadline);
+
+  // --- constant after construction ---
   Kernel& kernel_;
   RefPtr<ThreadGroup> thread_group_;
+  Nanos start_time_ = 0;
+  int32_t tgid_ = 0;
+  int32_t root_tgid_ = 0;
+  std::atomic<int32_t> tid_{0};
+  std::atomic<int32_t> root_tid_{0};
+
+  // --- the task's own ---
   Registers regs_;
   std::unique_ptr<Context> context_;
   Parker parker_;
+  RestartBlock restart_block_;
+  GuestAddr set_child_tid_ = 0;
+  int exit_status_ = 0;
+  bool exit_requested_ = false;
+  Nanos clock_mark_ = 0;
+
+  // --- shared; changed by the task itself with mu_ held, read by it without ---
+  mutable Mutex mu_{LockRank::kTask};
+  RefPtr<Pid> pid_;
   RefPtr<MemoryManager> mm_;
+  RefPtr<FdTable> fd_table_;
+  RefPtr<FsContext> fs_context_;
+  RefPtr<const Credentials> cred_;
+  RefPtr<MountNamespace> mount_ns_;
+  RefPtr<PidNamespace> pid_ns_for_children_;
+  RefPtr<UtsNamespace> uts_ns_;
+  RefPtr<IpcNamespace> ipc_ns_;
+  RefPtr<NetNamespace> net_ns_;
+  RefPtr<CgroupNamespace> cgroup_ns_;
+  RefPtr<UserAccount> account_;
+  RefPtr<SeccompFilter> seccomp_filter_;
+  SchedState sched_ ABSL_GUARDED_BY(mu_);
+  char comm_[16] ABSL_GUARDED_BY(mu_) = {};
+
+  // --- signals ---
+  TaskSignals signals_;
+  std::atomic<bool> interrupt_{false};
+  std::atomic<bool> killed_{false};
+  std::atomic<bool> in_guest_{false};
+  std::atomic<bool> parked_{false};
+  std::atomic<bool> exited_{false};
+
+  // --- counters and small shared values ---
+  std::atomic<Nanos> user_time_{0};
+  std::atomic<Nanos> system_time_{0};
+  std::atomic<uint64_t> parks_{0};
+  std::atomic<uint64_t> syscalls_{0};
+  std::atomic<uint64_t> last_syscall_{~uint64_t{0}};
+  std::atomic<int> parent_death_signal_{0};
+  std::atomic<uint64_t> timer_slack_{50'000};
+  std::atomic<int> seccomp_mode_{0};
+  RefPtr<Task> vfork_parent_;  // under the tree mutex: who waits for this task's exec or exit
+  bool vfork_done_ = false;    // under the tree mutex: of the parent's wait
 };
 
 }  // namespace moat

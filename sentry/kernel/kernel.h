@@ -1,0 +1,138 @@
+// Kernel: one sandbox's kernel. Owns the platform, the memory file and the process tree of all its containers.
+// Each container is an init process with its own pid, mount, uts, ipc namespaces, made by CreateProcess.
+// Thread-safe. Lock: tree_mutex() (kKernel), the outermost of sentry/kernel.
+#ifndef MOAT_SENTRY_KERNEL_KERNEL_H_
+#define MOAT_SENTRY_KERNEL_KERNEL_H_
+
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "sentry/kernel/futex.h"
+#include "sentry/kernel/thread_group.h"
+
+namespace moat {
+
+struct KernelOptions {
+  std::unique_ptr<Platform> platform;
+  std::unique_ptr<MemoryFile> memory;
+  int cpus = 1;                        // that guests see
+  uint64_t total_memory = 2ull << 30;  // MemTotal that guests see
+  std::string hostname = "moat";       // of the root uts namespace
+};
+
+// A process to start: a container's init, or one that `runsc exec` adds.
+struct ProcessSpec {
+  std::string executable;  // path; searched in PATH of `envp` when it has no '/'
+  std::vector<std::string> argv;
+  std::vector<std::string> envp;
+  std::string cwd = "/";
+  uint32_t umask = 022;
+  RefPtr<const Credentials> credentials;
+  RefPtr<FdTable> files;            // null: an empty table
+  RefPtr<MountNamespace> mount_ns;  // its root is the process's root directory, unless `root` says otherwise
+  VfsPath root;
+  // Null: the kernel's root namespace of that kind. To start a container's init give a fresh child pid namespace;
+  // for exec give init's.
+  RefPtr<PidNamespace> pid_ns;
+  RefPtr<UtsNamespace> uts_ns;
+  RefPtr<IpcNamespace> ipc_ns;
+  RefPtr<NetNamespace> net_ns;
+  RefPtr<CgroupNamespace> cgroup_ns;
+  Rlimits rlimits;
+  RefPtr<Tty> tty;  // becomes the controlling terminal of the new session
+  int oom_score_adj = 0;
+};
+
+class Kernel {
+ public:
+  static Result<std::unique_ptr<Kernel>> Create(KernelOptions options);
+  // No task may be left: KillAll and WaitForAll first.
+  ~Kernel();
+  Kernel(const Kernel&) = delete;
+
+  // --- constant ---
+  Platform& platform() { return *platform_; }
+  MemoryFile& memory_file() { return *memory_; }
+  const MmEnvironment& mm_environment() const { return mm_environment_; }
+  CommitAccount& commit_account() { return *commit_; }
+  int cpus() const { return cpus_; }
+  Nanos boot_time() const { return boot_time_; }  // CLOCK_BOOTTIME of the sandbox's start
+  FutexTable& futexes() { return futexes_; }
+  const RefPtr<UserNamespace>& root_user_ns() const { return root_user_ns_; }
+  const RefPtr<PidNamespace>& root_pid_ns() const { return root_pid_ns_; }
+  const RefPtr<UtsNamespace>& root_uts_ns() const { return root_uts_ns_; }
+  const RefPtr<IpcNamespace>& root_ipc_ns() const { return root_ipc_ns_; }
+  const RefPtr<NetNamespace>& root_net_ns() const { return root_net_ns_; }
+  const RefPtr<CgroupNamespace>& root_cgroup_ns() const { return root_cgroup_ns_; }
+
+  // --- processes ---
+  // Loads the executable and starts the process. kENOENT, kEACCES, kENOEXEC, ... as execve(2).
+  // The caller waits with WaitForExit and then calls Reap.
+  Result<RefPtr<ThreadGroup>> CreateProcess(const ProcessSpec& spec);
+  // By id in `ns`; null when there is none. A zombie is found too.
+  RefPtr<ThreadGroup> FindThreadGroup(int32_t id, const PidNamespace& ns);
+  RefPtr<Task> FindTask(int32_t tid, const PidNamespace& ns);
+  RefPtr<Pid> FindPid(int32_t nr, const PidNamespace& ns);
+  // All processes that `ns` sees, zombies included.
+  std::vector<RefPtr<ThreadGroup>> ThreadGroups(const PidNamespace& ns);
+  int task_count() const { return tasks_.load(std::memory_order_relaxed); }
+  uint64_t forks_since_boot() const { return forks_.load(std::memory_order_relaxed); }
+  uint64_t thread_limit() const { return 32'000; }
+
+  // --- signals from outside of the guest (runsc kill): no permission check. kESRCH, kEINVAL ---
+  Result<void> SendSignal(int32_t pid, int signo, const PidNamespace& ns);
+  // To every process in `ns` (runsc kill --all).
+  void SendSignalToAll(int signo, const PidNamespace& ns);
+  void KillAll();
+  // Blocks the calling thread until no task is left.
+  void WaitForAll();
+  // SIGIO and SIGURG of fcntl(F_SETOWN): `type` F_OWNER_TID, PID, PGRP; ids in the root pid namespace.
+  void SendToOwner(int type, int32_t id, const SigInfo& info);
+
+  // --- for sentry/kernel ---
+  Mutex& tree_mutex() ABSL_LOCK_RETURNED(tree_mu_) { return tree_mu_; }
+  RefPtr<UserAccount> Account(Kuid uid);
+  // load average and the like
+  int RunningTasks() const;
+
+  // --strace: each call with decoded arguments goes to the log.
+  std::atomic<bool> trace_syscalls{false};
+
+  // Called with a thread group that has just become a zombie; the control server's hook. Set before the first
+  // process; must not block and takes no lock of sentry/kernel.
+  absl::AnyInvocable<void(ThreadGroup&)> on_process_exit;
+
+ private:
+  friend class TaskCloner;
+  friend class TaskExit;
+  friend class Task;
+  Kernel() = default;
+
+  std::unique_ptr<Platform> platform_;
+  std::unique_ptr<MemoryFile> memory_;
+  std::unique_ptr<CommitAccount> commit_;
+  MmEnvironment mm_environment_;
+  int cpus_ = 1;
+  Nanos boot_time_ = 0;
+  FutexTable futexes_;
+  RefPtr<UserNamespace> root_user_ns_;
+  RefPtr<PidNamespace> root_pid_ns_;
+  RefPtr<UtsNamespace> root_uts_ns_;
+  RefPtr<IpcNamespace> root_ipc_ns_;
+  RefPtr<NetNamespace> root_net_ns_;
+  RefPtr<CgroupNamespace> root_cgroup_ns_;
+
+  Mutex tree_mu_{LockRank::kKernel};
+  std::unordered_map<Kuid, RefPtr<UserAccount>> accounts_ ABSL_GUARDED_BY(accounts_mu_);
+  Mutex accounts_mu_{LockRank::kLeaf};
+  std::atomic<int> tasks_{0};
+  std::atomic<uint64_t> forks_{0};
+  WaitQueue idle_queue_;  // EPOLLIN: the last task is gone
+};
+
+}  // namespace moat
+
+#endif  // MOAT_SENTRY_KERNEL_KERNEL_H_
