@@ -1,0 +1,232 @@
+// Attributes, descriptors and caches of a host object. Names are in host_inode_names.cc.
+#include "fs/hostfs/host_inode.h"
+
+#include <fcntl.h>
+
+#include "fs/hostfs/host_file.h"
+#include "fs/hostfs/host_mappable.h"
+#include "fs/vfs/file.h"
+
+namespace moat {
+
+HostInode::HostInode(HostFs& fs, gofer::Handle handle, uint64_t host_dev, uint64_t host_ino, const Kstat& st,
+                     std::string target)
+    : Inode(fs, st.mode, st.ino),
+      handle_(handle),
+      host_dev_(host_dev),
+      host_ino_(host_ino),
+      target_(std::move(target)),
+      attr_(st) {}
+
+HostInode::~HostInode() {
+  host_fs().Drop(*this);
+  host_fs().client().Forget(handle_);
+}
+
+bool HostInode::CacheableLocked() const {
+  return host_fs().exclusive() && attr_valid_ && !mapping_wrote_.load(std::memory_order_relaxed);
+}
+
+Result<Kstat> HostInode::GetAttr() {
+  uint64_t generation;
+  {
+    MutexLock lock(mu_);
+    if (CacheableLocked()) return attr_;
+    generation = generation_;
+  }
+  if (writable_mappings_.load() == 0) mapping_wrote_.store(false);
+  Kstat st = host_fs().ToKstat(TRY(host_fs().client().GetAttr(handle_)));
+  Refresh(st, generation);
+  return st;
+}
+
+Result<Inode::Access> HostInode::GetAccess() {
+  // Mode and owner change through this object only (exclusive), or were fresh when the path led here (shared).
+  MutexLock lock(mu_);
+  return Access{attr_.mode, attr_.uid, attr_.gid};
+}
+
+uint64_t HostInode::generation() const {
+  MutexLock lock(mu_);
+  return generation_;
+}
+
+void HostInode::Refresh(const Kstat& st, uint64_t generation) {
+  MutexLock lock(mu_);
+  if (generation == generation_) {
+    attr_ = st;
+    attr_valid_ = size_valid_ = true;
+  } else {
+    attr_valid_ = size_valid_ = false;
+  }
+}
+
+void HostInode::MarkStale() {
+  MutexLock lock(mu_);
+  ++generation_;
+  attr_valid_ = false;
+}
+
+Result<uint64_t> HostInode::Size() {
+  if (host_fs().exclusive()) {
+    // The size is kept right by every operation that changes it; only the other attributes go stale.
+    MutexLock lock(mu_);
+    if (size_valid_) return attr_.size;
+  }
+  return TRY(GetAttr()).size;
+}
+
+void HostInode::Wrote(uint64_t offset, uint64_t n) {
+  MutexLock lock(mu_);
+  ++generation_;
+  attr_valid_ = false;
+  attr_.size = std::max(attr_.size, offset + n);
+}
+
+Result<uint64_t> HostInode::Appended(uint64_t n) {
+  {
+    MutexLock lock(mu_);
+    ++generation_;
+    attr_valid_ = false;
+    // Exact on an exclusive mount: every append of the file goes through here.
+    attr_.size += n;
+    if (host_fs().exclusive() && size_valid_) return attr_.size;
+  }
+  return TRY(GetAttr()).size;
+}
+
+void HostInode::MappedWritable(int delta) {
+  writable_mappings_.fetch_add(delta);
+  mapping_wrote_.store(true);
+}
+
+Result<void> HostInode::SetAttr(const VfsContext&, const AttrChange& change) {
+  if (host_fs().read_only_mount()) return kEROFS;
+  gofer::Request r = {};
+  if (change.mode) {
+    r.mask |= gofer::kSetMode;
+    r.mode = *change.mode;
+  }
+  if (change.uid) {
+    r.mask |= gofer::kSetUid;
+    r.uid = *change.uid;
+  }
+  if (change.gid) {
+    r.mask |= gofer::kSetGid;
+    r.gid = *change.gid;
+  }
+  if (change.size) {
+    r.mask |= gofer::kSetSize;
+    r.value = *change.size;
+  }
+  if (change.atime_now) {
+    r.mask |= gofer::kSetAtimeNow;
+  } else if (change.atime) {
+    r.mask |= gofer::kSetAtime;
+    r.atime = *change.atime;
+  }
+  if (change.mtime_now) {
+    r.mask |= gofer::kSetMtimeNow;
+  } else if (change.mtime) {
+    r.mask |= gofer::kSetMtime;
+    r.mtime = *change.mtime;
+  }
+  if (r.mask == 0) return {};
+  uint64_t before = generation();
+  Result<gofer::Attr> after = host_fs().client().SetAttr(handle_, r);
+  if (!after.ok()) {
+    // Several changes in one request: some may have happened.
+    MutexLock lock(mu_);
+    ++generation_;
+    attr_valid_ = size_valid_ = false;
+    return after.error();
+  }
+  Refresh(host_fs().ToKstat(*after), before);
+  return {};
+}
+
+int HostInode::CachedHostFd(bool write) const {
+  MutexLock lock(mu_);
+  if (write_fd_.valid()) return write_fd_.get();
+  return write ? -1 : read_fd_.get();
+}
+
+Result<int> HostInode::HostFd(bool write) {
+  int fd = CachedHostFd(write);
+  if (fd >= 0) return fd;
+  if (write && host_fs().read_only_mount()) return kEROFS;
+  GoferClient::Opened opened = TRY(host_fs().client().Open(handle_, write ? O_RDWR : O_RDONLY));
+  MutexLock lock(mu_);
+  ScopedFd& slot = write ? write_fd_ : read_fd_;
+  // Another thread may have been faster; its descriptor may be in use already.
+  if (!slot.valid()) slot = std::move(opened.fd);
+  return slot.get();
+}
+
+Result<std::string> HostInode::Readlink(const VfsContext&) {
+  if (!is_symlink()) return kEINVAL;
+  // A symlink's contents never change: another target is another inode.
+  if (!target_.empty()) return target_;
+  return host_fs().client().Readlink(handle_);
+}
+
+Result<RefPtr<File>> HostInode::Open(const VfsContext&, const VfsPath& path, OpenFlags flags) {
+  if (is_dir()) return RefPtr<File>(MakeRef<HostDirectory>(RefPtr<HostInode>(this), path, flags));
+  if (type() != S_IFREG) return kENXIO;
+  TRY(HostFd(flags.writable()));
+  return RefPtr<File>(MakeRef<HostRegularFile>(RefPtr<HostInode>(this), path, flags));
+}
+
+Result<std::string> HostInode::GetXattr(const VfsContext&, std::string_view name) {
+  return host_fs().client().GetXattr(handle_, name);
+}
+
+Result<void> HostInode::SetXattr(const VfsContext&, std::string_view name, std::string_view value, int flags) {
+  if (host_fs().read_only_mount()) return kEROFS;
+  TRY(host_fs().client().SetXattr(handle_, name, value, flags));
+  MarkStale();
+  return {};
+}
+
+Result<void> HostInode::RemoveXattr(const VfsContext&, std::string_view name) {
+  if (host_fs().read_only_mount()) return kEROFS;
+  TRY(host_fs().client().RemoveXattr(handle_, name));
+  MarkStale();
+  return {};
+}
+
+Result<std::vector<std::string>> HostInode::ListXattr(const VfsContext&) {
+  return host_fs().client().ListXattr(handle_);
+}
+
+Result<RefPtr<Mappable>> HostInode::GetMappable() {
+  if (type() != S_IFREG) return kENODEV;
+  RefPtr<HostMappable> made = MakeRef<HostMappable>(RefPtr<HostInode>(this));
+  MutexLock lock(mappable_mu_);
+  if (mappable_ != nullptr && mappable_->TryAddRef()) {
+    return RefPtr<Mappable>(AdoptRef<Mappable>(mappable_));
+  }
+  mappable_ = made.get();
+  return RefPtr<Mappable>(made);
+}
+
+std::shared_ptr<const HostInode::Listing> HostInode::CachedListing() const {
+  MutexLock lock(mu_);
+  return listing_;
+}
+
+void HostInode::StoreListing(std::shared_ptr<const Listing> listing, uint64_t generation) {
+  if (!host_fs().exclusive()) return;
+  MutexLock lock(mu_);
+  if (generation == generation_) listing_ = std::move(listing);
+}
+
+void HostInode::NamesChanged() {
+  std::shared_ptr<const Listing> gone;
+  MutexLock lock(mu_);
+  ++generation_;
+  attr_valid_ = false;
+  gone = std::move(listing_);
+}
+
+}  // namespace moat

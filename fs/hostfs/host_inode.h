@@ -1,0 +1,104 @@
+// HostInode: one object of the host, by its gofer handle. Attributes, a symlink's target, a directory's listing and
+// the donated descriptors of a regular file are kept here. Thread-safe. Lock: kInode, never held over a round trip.
+#ifndef MOAT_FS_HOSTFS_HOST_INODE_H_
+#define MOAT_FS_HOSTFS_HOST_INODE_H_
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "fs/hostfs/host_filesystem.h"
+#include "fs/vfs/inode.h"
+
+namespace moat {
+
+class HostMappable;
+
+class HostInode final : public Inode {
+ public:
+  HostFs& host_fs() const { return static_cast<HostFs&>(fs()); }
+  gofer::Handle handle() const { return handle_; }
+
+  Result<Kstat> GetAttr() override;
+  Result<Access> GetAccess() override;
+  Result<void> SetAttr(const VfsContext& ctx, const AttrChange& change) override;
+
+  Result<RefPtr<Inode>> Lookup(const VfsContext& ctx, std::string_view name) override;
+  Result<RefPtr<Inode>> Create(const VfsContext& ctx, std::string_view name, uint32_t mode) override;
+  Result<RefPtr<Inode>> Mkdir(const VfsContext& ctx, std::string_view name, uint32_t mode) override;
+  Result<RefPtr<Inode>> Mknod(const VfsContext& ctx, std::string_view name, uint32_t mode, DeviceId dev) override;
+  Result<RefPtr<Inode>> Symlink(const VfsContext& ctx, std::string_view name, std::string_view target) override;
+  Result<void> Link(const VfsContext& ctx, std::string_view name, Inode& target) override;
+  Result<void> Unlink(const VfsContext& ctx, std::string_view name, Inode& child) override;
+  Result<void> Rmdir(const VfsContext& ctx, std::string_view name, Inode& child) override;
+  Result<void> Rename(const VfsContext& ctx, std::string_view old_name, Inode& child, Inode& new_dir,
+                      std::string_view new_name, Inode* replaced, unsigned flags) override;
+  Result<RefPtr<Inode>> CreateTemporary(const VfsContext& ctx, uint32_t mode) override;
+
+  Result<std::string> Readlink(const VfsContext& ctx) override;
+  Result<RefPtr<File>> Open(const VfsContext& ctx, const VfsPath& path, OpenFlags flags) override;
+  Result<std::string> GetXattr(const VfsContext& ctx, std::string_view name) override;
+  Result<void> SetXattr(const VfsContext& ctx, std::string_view name, std::string_view value, int flags) override;
+  Result<void> RemoveXattr(const VfsContext& ctx, std::string_view name) override;
+  Result<std::vector<std::string>> ListXattr(const VfsContext& ctx) override;
+  Result<RefPtr<Mappable>> GetMappable() override;
+
+  // --- for the files and mappings of this inode ---
+  // The donated descriptor, open at least for that; valid while the inode lives. One round trip the first time.
+  Result<int> HostFd(bool write);
+  // True and the descriptor when HostFd would need no round trip.
+  int CachedHostFd(bool write) const;
+  // The guest wrote [offset, offset+n): the size is known, the other attributes are stale.
+  void Wrote(uint64_t offset, uint64_t n);
+  // The guest appended `n` bytes; answers the offset after them as far as this sandbox knows.
+  Result<uint64_t> Appended(uint64_t n);
+  void MarkStale();
+  Result<uint64_t> Size();
+  // Attributes came with an operation that began when generation() was `generation`: they are kept unless something
+  // changed meanwhile, for then nobody knows which came first.
+  uint64_t generation() const;
+  void Refresh(const Kstat& st, uint64_t generation);
+  // A shared writable mapping came or went: the host changes times and blocks as it likes. Takes no lock.
+  void MappedWritable(int delta);
+
+  // The listing of a directory of an exclusive mount; null when it has to be read (again).
+  using Listing = std::vector<GoferClient::Entry>;
+  std::shared_ptr<const Listing> CachedListing() const;
+  void StoreListing(std::shared_ptr<const Listing> listing, uint64_t generation);
+
+ private:
+  friend class HostFs;
+  friend class HostMappable;
+  HostInode(HostFs& fs, gofer::Handle handle, uint64_t host_dev, uint64_t host_ino, const Kstat& st,
+            std::string target);
+  ~HostInode() override;
+
+  // What a new object in this directory is: the caller's ids, the group of a set-gid directory.
+  Result<GoferClient::NewOwner> OwnerOfNew(const VfsContext& ctx, uint32_t mode);
+  RefPtr<Inode> AdoptNew(GoferClient::Object object, std::string target = {});
+  Result<void> RemoveName(std::string_view name, Inode& child, bool directory);
+  // A name in this directory changed: listing and attributes are stale.
+  void NamesChanged();
+  bool CacheableLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  const gofer::Handle handle_;
+  const uint64_t host_dev_, host_ino_;
+  const std::string target_;  // of a symlink, as of the lookup
+
+  mutable Mutex mu_{LockRank::kInode};
+  Kstat attr_ ABSL_GUARDED_BY(mu_);
+  bool attr_valid_ ABSL_GUARDED_BY(mu_) = true;
+  bool size_valid_ ABSL_GUARDED_BY(mu_) = true;  // attr_.size is right even while the rest is stale
+  uint64_t generation_ ABSL_GUARDED_BY(mu_) = 0;  // of changes: an answer that was on its way during one is not kept
+  ScopedFd read_fd_ ABSL_GUARDED_BY(mu_), write_fd_ ABSL_GUARDED_BY(mu_);  // once valid, for the inode's life
+  std::shared_ptr<const Listing> listing_ ABSL_GUARDED_BY(mu_);
+
+  std::atomic<int> writable_mappings_{0};
+  std::atomic<bool> mapping_wrote_{false};  // a writable mapping was there since the last GetAttr
+  Mutex mappable_mu_{LockRank::kGofer};     // apart from mu_: mm drops mappables with its own locks held
+  HostMappable* mappable_ ABSL_GUARDED_BY(mappable_mu_) = nullptr;  // the mappable refers to this inode
+};
+
+}  // namespace moat
+
+#endif  // MOAT_FS_HOSTFS_HOST_INODE_H_

@@ -1,0 +1,31 @@
+// HostMappable: a regular host file as mm maps it: on the donated descriptor, sharing the host's page cache.
+// At most one at a time per inode; keeps the inode, and with it the descriptors, alive. Thread-safe.
+#ifndef MOAT_FS_HOSTFS_HOST_MAPPABLE_H_
+#define MOAT_FS_HOSTFS_HOST_MAPPABLE_H_
+
+#include "fs/hostfs/host_inode.h"
+#include "platform/memory/mappable.h"
+
+namespace moat {
+
+class HostMappable final : public Mappable {
+ public:
+  explicit HostMappable(RefPtr<HostInode> inode) : inode_(std::move(inode)) {}
+
+  Result<HostPages> Translate(uint64_t offset, uint64_t length, bool write) override;
+  // Nothing needs to be withdrawn: a truncation on the host takes the pages out of every mapping by itself.
+  Result<void> AddMapping(MappingSpace& space, GuestAddr start, GuestAddr end, uint64_t offset,
+                          bool shared_writable) override;
+  void RemoveMapping(MappingSpace& space, GuestAddr start, GuestAddr end, uint64_t offset,
+                     bool shared_writable) override;
+  Identity identity() const override;
+  Result<void> Sync(uint64_t offset, uint64_t length) override;
+
+ private:
+  ~HostMappable() override;
+  const RefPtr<HostInode> inode_;
+};
+
+}  // namespace moat
+
+#endif  // MOAT_FS_HOSTFS_HOST_MAPPABLE_H_
