@@ -39,21 +39,21 @@ struct FutexKey {
 struct FutexWaiter {
   enum class State : uint32_t {
     kQueued,
-    kWoken,      // taken out by a wake
-    kGranted,    // taken out by an unlock: the word says that this task owns it
+    kWoken,          // taken out by a wake
+    kGranted,        // taken out by an unlock: the word says that this task owns it
     kRequeueFailed,  // FUTEX_CMP_REQUEUE_PI could not lock on our behalf; `error` says why
   };
   FutexKey key;
   uint32_t bitset = ~0u;
-  bool pi = false;              // waits for ownership, not for a wake
+  bool pi = false;                // waits for ownership, not for a wake
   bool wants_requeue_pi = false;  // FUTEX_WAIT_REQUEUE_PI: only a requeue may take it
-  int32_t tid = 0;              // of the waiting task, as its words name it
-  int32_t owner_tid = 0;        // pi: who held the word when this task queued
-  FutexKey requeue_target;      // of FUTEX_WAIT_REQUEUE_PI
+  int32_t tid = 0;                // of the waiting task, as its words name it
+  int32_t owner_tid = 0;          // pi: who held the word when this task queued
+  FutexKey requeue_target;        // of FUTEX_WAIT_REQUEUE_PI
   Parker* parker = nullptr;
-  Errno error = kEFAULT;        // with kRequeueFailed
+  Errno error = kEFAULT;  // with kRequeueFailed
   std::atomic<State> state{State::kQueued};
-  bool queued = false;          // guarded by the lock of its bucket
+  bool queued = false;  // guarded by the lock of its bucket
   std::atomic<class FutexBucket*> bucket{nullptr};
   FutexWaiter* prev = nullptr;
   FutexWaiter* next = nullptr;
