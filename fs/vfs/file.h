@@ -65,6 +65,8 @@ class File : public RefCounted, public Pollable {
   virtual Result<void> Flush(const VfsContext& ctx);  // on each close(2) of a descriptor
   // ioctl(2): `memory` is the caller's; `arg` a value or a guest address. Default kENOTTY.
   virtual Result<int64_t> Ioctl(const VfsContext& ctx, GuestMemory& memory, uint32_t cmd, uint64_t arg);
+  // ioctls that give the caller a new descriptor (TIOCGPTPEER): the file to install. Default kENOTTY.
+  virtual Result<RefPtr<File>> OpenPeer(const VfsContext& ctx, int flags) { return kENOTTY; }
   virtual Result<RefPtr<Mappable>> GetMappable();  // default: the inode's, by type
 
   // --- Pollable: always readable and writable unless overridden ---
