@@ -37,6 +37,11 @@ class [[nodiscard]] Result {
       : error_(o.error_) {
     if (ok()) new (&storage_.value) T(o.storage_.value);
   }
+  Result& operator=(const Result& o)
+    requires std::is_copy_constructible_v<T>
+  {
+    return *this = Result(o);
+  }
   Result& operator=(Result&& o) noexcept {
     if (this != &o) {
       this->~Result();

@@ -179,7 +179,6 @@ Result<int32_t> ProcessTimers::Create(Task& t, int32_t clock, const abi::SigEven
   while (timers_.contains(next_id_)) next_id_ = next_id_ == INT_MAX ? 0 : next_id_ + 1;
   timer->id = next_id_;
   next_id_ = next_id_ == INT_MAX ? 0 : next_id_ + 1;
-  if (event.notify == SIGEV_SIGNAL && event.signo == 0) return kEINVAL;
   int32_t id = timer->id;
   timers_.emplace(id, std::move(timer));
   return id;
