@@ -128,9 +128,15 @@ void ProcessTimers::OnInterval(int which) {
   group_.SendSignal(KernelSigInfo(kSignals[which]));
 }
 
-Result<int32_t> ProcessTimers::Create(Task& t, int32_t clock, const abi::SigEvent& event) {
+Result<int32_t> ProcessTimers::Create(Task& t, int32_t clock, const abi::SigEvent* given) {
   auto timer = MakeRef<PosixTimer>();
-  timer->event = event;
+  abi::SigEvent& event = timer->event;
+  if (given != nullptr) {
+    event = *given;
+  } else {
+    event.notify = SIGEV_SIGNAL;
+    event.signo = SIGALRM;
+  }
   switch (event.notify & ~SIGEV_THREAD_ID) {
     case SIGEV_SIGNAL:
     case SIGEV_THREAD:
@@ -178,6 +184,7 @@ Result<int32_t> ProcessTimers::Create(Task& t, int32_t clock, const abi::SigEven
   if (timers_.size() >= group_.rlimits().Soft(RLIMIT_SIGPENDING)) return kEAGAIN;
   while (timers_.contains(next_id_)) next_id_ = next_id_ == INT_MAX ? 0 : next_id_ + 1;
   timer->id = next_id_;
+  if (given == nullptr) event.value = static_cast<uint64_t>(next_id_);
   next_id_ = next_id_ == INT_MAX ? 0 : next_id_ + 1;
   int32_t id = timer->id;
   timers_.emplace(id, std::move(timer));

@@ -43,8 +43,9 @@ class ProcessTimers {
   TimerSetting SetInterval(int which, TimerSetting setting);
   TimerSetting GetInterval(int which);
 
-  // kEINVAL: unknown clock or bad event; kEAGAIN past RLIMIT_SIGPENDING.
-  Result<int32_t> Create(Task& t, int32_t clock, const abi::SigEvent& event);
+  // A null `event` is SIGALRM with the timer's id as its value. kEINVAL: unknown clock or bad event; kEAGAIN past
+  // RLIMIT_SIGPENDING.
+  Result<int32_t> Create(Task& t, int32_t clock, const abi::SigEvent* event);
   Result<void> Delete(int32_t id);
   // `absolute`: TIMER_ABSTIME. Returns the setting before.
   Result<TimerSetting> Set(int32_t id, bool absolute, TimerSetting setting);

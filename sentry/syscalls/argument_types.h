@@ -15,6 +15,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "platform/abi/futex.h"
 #include "platform/abi/process.h"
 #include "platform/abi/signal.h"
 #include "platform/abi/time.h"

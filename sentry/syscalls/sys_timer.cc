@@ -54,17 +54,9 @@ Result<int64_t> SysAlarm(Task& t, unsigned seconds) {
 
 Result<int64_t> SysTimerCreate(Task& t, int clock, UserIn<abi::SigEvent> event, UserOut<int32_t> id) {
   abi::SigEvent e{};
-  e.notify = SIGEV_SIGNAL;
-  e.signo = SIGALRM;
   if (event) e = TRY(event.Read(t.memory()));
   ProcessTimers& timers = t.thread_group().timers();
-  int32_t timer = TRY(timers.Create(t, clock, e));
-  // Without an event the value is the timer's id, known only now: nothing else can see the timer yet.
-  if (!event) {
-    TRY(timers.Delete(timer));
-    e.value = static_cast<uint64_t>(timer);
-    timer = TRY(timers.Create(t, clock, e));
-  }
+  int32_t timer = TRY(timers.Create(t, clock, event ? &e : nullptr));
   Result<void> written = id.Write(t.memory(), timer);
   if (!written.ok()) {
     TRY(timers.Delete(timer));
