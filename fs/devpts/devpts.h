@@ -40,7 +40,7 @@ class DevptsFs final : public PseudoFs {
   explicit DevptsFs(const DevptsOptions& options);
   const DevptsOptions options_;
   RefPtr<Inode> ptmx_;
-  Mutex mu_{LockRank::kDirectory};
+  Mutex mu_{LockRank::kInode};
   std::map<uint32_t, RefPtr<Inode>> slaves_ ABSL_GUARDED_BY(mu_);
 };
 

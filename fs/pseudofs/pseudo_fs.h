@@ -34,7 +34,7 @@ class PseudoFs : public FileSystem {
 class PseudoInode : public Inode {
  public:
   PseudoInode(FileSystem& fs, uint32_t type, uint64_t ino, uint32_t permissions)
-      : Inode(fs, type, ino), permissions_(permissions), created_(RealtimeNow()) {}
+      : Inode(fs, type, ino, LockRank::kLog), permissions_(permissions), created_(RealtimeNow()) {}
   Result<Kstat> GetAttr() override;
   Result<Access> GetAccess() override;
   Result<void> SetAttr(const VfsContext& ctx, const AttrChange& change) override;

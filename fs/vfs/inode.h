@@ -18,6 +18,7 @@
 
 #include "fs/vfs/context.h"
 #include "fs/vfs/types.h"
+#include "platform/base/mutex.h"
 #include "platform/base/ref_ptr.h"
 #include "platform/base/result.h"
 #include "platform/fiber/wait_queue.h"
@@ -39,7 +40,8 @@ struct OpenFlags {
 
 class Inode : public RefCounted {
  public:
-  Inode(FileSystem& fs, uint32_t type, uint64_t ino);
+  // `dir_rank`: generated trees, whose lookups take locks of the kernel, pass LockRank::kLog (not checked).
+  Inode(FileSystem& fs, uint32_t type, uint64_t ino, LockRank dir_rank = LockRank::kDirectory);
   ~Inode() override;
 
   FileSystem& fs() const { return fs_; }
@@ -101,8 +103,14 @@ class Inode : public RefCounted {
 
   // --- state that the VFS keeps on an inode, made on first use ---
   FileLockList& locks();
+  // Null while nobody asked for locks(): the cheap look of close(2).
+  FileLockList* locks_if_any() const;
+  // Serialises name changes in this directory (Dentry::dir_mutex). Rank kDirectory.
+  Mutex& dir_mutex() { return dir_mu_; }
+  // Makes "find the end, write there" of O_APPEND one step. Rank kAppend; held over PWrite from a kernel buffer.
+  Mutex& append_mutex() { return append_mu_; }
   // AF_UNIX sockets bound here, FIFOs' pipe, inotify marks: opaque slots owned by upper parts of fs/ and sentry/.
-  struct Attachment : RefCounted {};
+  struct Attachment : RefCounted {};  // Slot::kInotify holds a NotifySink (fs/vfs/notify.h)
   enum class Slot { kPipe, kSocket, kInotify, kCount };
   RefPtr<Attachment> attachment(Slot slot) const;
   // Stores `a` unless the slot is taken; returns what the slot then holds.
@@ -122,6 +130,8 @@ class Inode : public RefCounted {
   const uint32_t type_;
   const uint64_t ino_;
   std::atomic<int32_t> writers_{0};  // > 0 writers, < 0 executions
+  Mutex dir_mu_;
+  Mutex append_mu_{LockRank::kAppend};
   mutable std::atomic<Extra*> extra_{nullptr};
 };
 
