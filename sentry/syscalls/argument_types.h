@@ -16,6 +16,7 @@
 #include <cstdint>
 
 #include "platform/abi/futex.h"
+#include "platform/abi/event.h"
 #include "platform/abi/process.h"
 #include "platform/abi/signal.h"
 #include "platform/abi/time.h"
