@@ -11,6 +11,7 @@
 
 #include "absl/functional/any_invocable.h"
 #include "sentry/kernel/futex.h"
+#include "sentry/kernel/start_gate.h"
 #include "sentry/kernel/thread_group.h"
 
 namespace moat {
@@ -44,6 +45,9 @@ struct ProcessSpec {
   Rlimits rlimits;
   RefPtr<Tty> tty;  // becomes the controlling terminal of the new session
   int oom_score_adj = 0;
+  // Null: runs at once. Else the first task calls gate->Wait(parker()) on its own fiber before its first instruction
+  // (`runsc create` and `start`). Must outlive the wait.
+  StartGate* gate = nullptr;
 };
 
 class Kernel {
