@@ -57,6 +57,8 @@ class Mappable : public RefCounted {
   virtual Identity identity() const = 0;
   // msync(MS_SYNC) of the byte range.
   virtual Result<void> Sync(uint64_t offset, uint64_t length) = 0;
+  // madvise(MADV_REMOVE): the page-aligned range reads as zeros from now on. For objects that can have holes.
+  virtual Result<void> PunchHole(uint64_t offset, uint64_t length) { return kEOPNOTSUPP; }
 };
 
 }  // namespace moat

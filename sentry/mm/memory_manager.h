@@ -22,6 +22,7 @@
 #include "platform/base/mutex.h"
 #include "platform/base/ref_ptr.h"
 #include "platform/base/result.h"
+#include "platform/memory/copy_epoch.h"
 #include "platform/memory/mappable.h"
 #include "platform/memory/memory_file.h"
 #include "platform/platform.h"
@@ -45,8 +46,8 @@ struct MmLimits {
 struct MmEnvironment {
   MemoryFile* memory = nullptr;
   CommitAccount* commit = nullptr;
-  GuestAddr min_address = 0x10000;           // the greater of Platform::min_address and vm.mmap_min_addr
-  GuestAddr max_address = 0x7ffffffff000;    // Platform::max_address
+  GuestAddr min_address = 0x10000;         // the greater of Platform::min_address and vm.mmap_min_addr
+  GuestAddr max_address = 0x7ffffffff000;  // Platform::max_address
 };
 
 struct MmapRequest {
@@ -121,8 +122,8 @@ class MemoryManager final : public RefCounted, public GuestMemory, public Mappin
   Result<void> Munmap(GuestAddr addr, uint64_t length, Context* caller);
   // `prot` may carry PROT_GROWSDOWN or PROT_GROWSUP.
   Result<void> Mprotect(GuestAddr addr, uint64_t length, int prot, const MmLimits& limits, Context* caller);
-  Result<GuestAddr> Mremap(GuestAddr old_addr, uint64_t old_length, uint64_t new_length, int flags,
-                           GuestAddr new_addr, const MmLimits& limits, Context* caller);
+  Result<GuestAddr> Mremap(GuestAddr old_addr, uint64_t old_length, uint64_t new_length, int flags, GuestAddr new_addr,
+                           const MmLimits& limits, Context* caller);
   Result<void> Madvise(GuestAddr addr, uint64_t length, int advice, Context* caller);
   // Returns the break after the call: unchanged when it could not be moved, as the system call does.
   GuestAddr Brk(GuestAddr addr, const MmLimits& limits, Context* caller);
@@ -181,7 +182,145 @@ class MemoryManager final : public RefCounted, public GuestMemory, public Mappin
   void set_dumpable(int v) { dumpable_.store(v, std::memory_order_relaxed); }
 
  private:
-  struct Impl;
+  // What may go only after the host mappings of it are gone: memory, and objects that keep host fds open.
+  struct Deferred {
+    std::vector<FileRange> ranges;
+    std::vector<RefPtr<RefCounted>> objects;
+    bool empty() const { return ranges.empty() && objects.empty(); }
+  };
+  // Memory-file space reserved ahead, so that areas that are neighbours get memory that is, too, and the host
+  // can join their mappings (vm.max_map_count). Down: handed out from the end, for areas that grow downwards.
+  enum ArenaKind { kArenaMmap, kArenaHeap, kArenaStack, kArenaCount };
+  enum class Access : uint8_t { kRead, kWrite, kExec, kForceRead, kForceWrite };
+  // A piece of guest memory as the sentry can touch it, valid within a section of the copy epoch.
+  struct HostSpan {
+    std::byte* data = nullptr;
+    size_t length = 0;
+    RefPtr<FileWindow> window;  // keeps `data` mapped when it is a donated file's
+  };
+  struct CachedSpan {
+    GuestAddr start = 0, end = 0;
+    std::byte* data = nullptr;
+    bool writable = false;
+  };
+
+  MemoryManager(const MmEnvironment& env, RefPtr<AddressSpace> space);
+  ~MemoryManager() override;
+
+  // --- areas (vmas.cc) ---
+  Result<void> InsertVma(Vma vma) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mapping_mu_);
+  void EraseVma(VmaSet::iterator it) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mapping_mu_);
+  VmaSet::iterator SplitVma(GuestAddr addr) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mapping_mu_);
+  void JoinVmas(GuestAddr start, GuestAddr end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mapping_mu_);
+  void JoinVmaAt(VmaSet::iterator& it) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mapping_mu_);
+  void CountVma(const Vma& vma, int sign) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mapping_mu_);
+  Result<void> Announce(const Vma& vma) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mapping_mu_);
+  void Withdraw(const Vma& vma) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mapping_mu_);
+  void RemoveMappings(GuestAddr start, GuestAddr end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mapping_mu_)
+      ABSL_LOCKS_EXCLUDED(pages_mu_);
+  bool FullyMapped(GuestAddr start, GuestAddr end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mapping_mu_);
+  Result<GuestAddr> FindRoom(GuestAddr hint, uint64_t length, int flags) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mapping_mu_);
+  Result<void> CheckLimits(const Vma& vma, uint64_t replaced, const MmLimits& limits)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mapping_mu_);
+  // Makes `addr` part of the growing area above it, if there is one and its limits allow.
+  VmaSet::iterator GrowStack(GuestAddr addr) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mapping_mu_);
+  bool ValidRange(GuestAddr addr, uint64_t length, GuestAddr* end) const;
+
+  // --- pages (pages.cc) ---
+  void RemoveRuns(GuestAddr start, GuestAddr end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
+  void ReleaseRun(PageRun& run) ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
+  void MapRun(PageRun& run) ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
+  // Sets the guest's protection of the runs in the range and queues what the stub needs for it.
+  void ProtectRuns(GuestAddr start, GuestAddr end, uint8_t prot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
+  // Gives every page of private anonymous [start, end) memory that has none.
+  Result<void> FillAnonymous(const Vma& vma, GuestAddr start, GuestAddr end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
+  Result<FileRange> AllocateFor(const Vma& vma, uint64_t length) ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
+  void ForgetSpans() ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
+  // Maps what can be mapped now of a new area or of one that became accessible.
+  Result<void> MapEagerly(GuestAddr start, GuestAddr end) ABSL_LOCKS_EXCLUDED(mapping_mu_, pages_mu_);
+  // Translates and maps a prefix of [addr, addr + length) of `vma` (a copy; checked again). Returns its length;
+  // kEAGAIN when the area or the file changed meanwhile.
+  Result<uint64_t> MapFilePages(const Vma& vma, GuestAddr addr, uint64_t length, bool write)
+      ABSL_LOCKS_EXCLUDED(mapping_mu_, pages_mu_);
+  // The same for a small private writable segment, which is copied at once.
+  Result<uint64_t> CopyFilePages(const Vma& vma, GuestAddr addr, uint64_t length)
+      ABSL_LOCKS_EXCLUDED(mapping_mu_, pages_mu_);
+  // True when `addr` still is what `vma` says; then mapping_mu_ protects that.
+  bool StillMaps(const Vma& vma, GuestAddr addr, uint64_t length) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mapping_mu_);
+
+  // Takes over the runs that fork copied, unless they were invalidated. True when an area was wiped.
+  bool AdoptRuns(std::vector<PageRun> runs) ABSL_LOCKS_EXCLUDED(mapping_mu_, pages_mu_);
+
+  // --- faults (faults.cc) ---
+  // Makes the page of `addr` accessible for `access`, as far as its area allows.
+  FaultOutcome Resolve(GuestAddr addr, Access access) ABSL_LOCKS_EXCLUDED(mapping_mu_, pages_mu_);
+  // Makes the page writable: reuses it, or copies it and its neighbours. `donated`: the bytes of the window
+  // around `addr` when they are a donated file's (read before, without a lock).
+  Result<void> BreakCow(PageMap::iterator it, GuestAddr addr, const std::byte* donated)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
+  void WaitForWriters() ABSL_LOCKS_EXCLUDED(mapping_mu_, pages_mu_);
+
+  // --- copies (copies.cc) ---
+  bool Locate(GuestAddr addr, size_t n, Access access, HostSpan* span) ABSL_LOCKS_EXCLUDED(mapping_mu_, pages_mu_);
+  bool LocateLocked(GuestAddr addr, size_t n, Access access, HostSpan* span) ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
+  template <typename Step>
+  size_t Walk(GuestAddr addr, size_t n, Access access, Step step);
+
+  // Flushes the host operations and then lets go of what was deferred before.
+  Result<void> Finish(Context* caller) ABSL_LOCKS_EXCLUDED(mapping_mu_, pages_mu_);
+  void NoteLimits(const MmLimits& limits) { stack_limit_.store(limits.stack, std::memory_order_relaxed); }
+  // Replaces `vma`'s attributes in [start, end) by what `change` makes of them; areas are split and joined.
+  void ChangeVmas(GuestAddr start, GuestAddr end, absl::FunctionRef<void(Vma&)> change)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mapping_mu_);
+  // Makes [start, end) present (and writable); how far that worked.
+  FaultOutcome Populate(GuestAddr start, GuestAddr end, bool write) ABSL_LOCKS_EXCLUDED(mapping_mu_, pages_mu_);
+  Result<void> ResizeCheck(const Vma& vma, uint64_t old_length, uint64_t new_length, const MmLimits& limits)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mapping_mu_);
+  Result<void> MoveMapping(GuestAddr from, uint64_t old_length, GuestAddr to, uint64_t new_length, bool keep_old)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mapping_mu_);
+  Result<GuestAddr> MremapLocked(GuestAddr old_addr, uint64_t old_length, uint64_t new_length, int flags,
+                                 GuestAddr new_addr, const MmLimits& limits) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mapping_mu_);
+  // MADV_DONTNEED: private pages lose their contents. Ranges to give back to the host are added to `decommit`, each
+  // with a reference.
+  void DiscardPages(GuestAddr start, GuestAddr end, std::vector<FileRange>* decommit)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mapping_mu_, pages_mu_);
+
+  // --- constant after construction ---
+  const MmEnvironment env_;
+  const RefPtr<AddressSpace> space_;
+
+  std::atomic<uint64_t> stack_limit_{8ull << 20};
+  std::atomic<int> dumpable_{1};
+  // Raised by every change of what the stub has mapped; tells a fault that was late from one that repeats.
+  std::atomic<uint64_t> changes_{0};
+  // Copies to guest memory that are under way: fork waits for them, or their bytes would miss the parent.
+  CopyEpoch writers_;
+
+  Mutex mapping_mu_{LockRank::kMmMapping};
+  VmaSet vmas_ ABSL_GUARDED_BY(mapping_mu_);
+  MmImage image_ ABSL_GUARDED_BY(mapping_mu_);
+  RefPtr<RefCounted> executable_ ABSL_GUARDED_BY(mapping_mu_);
+  GuestAddr mmap_base_ ABSL_GUARDED_BY(mapping_mu_);
+  GuestAddr brk_start_ ABSL_GUARDED_BY(mapping_mu_) = 0;
+  GuestAddr brk_ ABSL_GUARDED_BY(mapping_mu_) = 0;
+  uint32_t future_lock_ ABSL_GUARDED_BY(mapping_mu_) = 0;  // MCL_FUTURE: kVmaLocked, kVmaLockOnFault
+  // Below this the search for room begins; room above it is at most `largest_skipped_` bytes.
+  GuestAddr search_top_ ABSL_GUARDED_BY(mapping_mu_);
+  uint64_t largest_skipped_ ABSL_GUARDED_BY(mapping_mu_) = 0;
+  MmUsage totals_ ABSL_GUARDED_BY(mapping_mu_);
+  // The last fault that found nothing to do, see HandleFault.
+  GuestAddr last_late_fault_ ABSL_GUARDED_BY(mapping_mu_) = 0;
+  uint64_t last_late_changes_ ABSL_GUARDED_BY(mapping_mu_) = ~0ull;
+
+  Mutex pages_mu_{LockRank::kMmPages};
+  PageMap pages_ ABSL_GUARDED_BY(pages_mu_);
+  Deferred deferred_ ABSL_GUARDED_BY(pages_mu_);
+  FileRange arenas_[kArenaCount] ABSL_GUARDED_BY(pages_mu_);
+  uint64_t invalidations_ ABSL_GUARDED_BY(pages_mu_) = 0;
+  bool writers_draining_ ABSL_GUARDED_BY(pages_mu_) = false;
+  static constexpr size_t kSpanCache = 4;
+  CachedSpan spans_[kSpanCache] ABSL_GUARDED_BY(pages_mu_);
+  size_t next_span_ ABSL_GUARDED_BY(pages_mu_) = 0;
 };
 
 }  // namespace moat

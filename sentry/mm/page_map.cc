@@ -4,9 +4,7 @@
 
 namespace moat {
 
-uint8_t PageRun::AllowedHostProt() const {
-  return writable_now() ? prot : static_cast<uint8_t>(prot & ~PROT_WRITE);
-}
+uint8_t PageRun::AllowedHostProt() const { return writable_now() ? prot : static_cast<uint8_t>(prot & ~PROT_WRITE); }
 
 bool PageRun::Continues(const PageRun& next) const {
   if (fd != next.fd || offset + length() != next.offset || owned != next.owned || cow != next.cow ||

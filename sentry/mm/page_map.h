@@ -25,19 +25,19 @@ struct PageRun {
 
   GuestAddr start = 0;
   GuestAddr end = 0;
-  uint64_t offset = 0;           // of `start` in the host file
-  int fd = -1;                   // the host file
-  bool in_memory_file = false;   // fd is the memory file's
+  uint64_t offset = 0;          // of `start` in the host file
+  int fd = -1;                  // the host file
+  bool in_memory_file = false;  // fd is the memory file's
   bool owned = false;
   bool cow = false;
-  bool fd_writable = false;      // lent: translated for stores
-  uint8_t prot = 0;              // what the guest may do (its area's)
-  uint8_t host_prot = 0;         // what the stub has mapped; kHostUnmapped when nothing
+  bool fd_writable = false;  // lent: translated for stores
+  uint8_t prot = 0;          // what the guest may do (its area's)
+  uint8_t host_prot = 0;     // what the stub has mapped; kHostUnmapped when nothing
   // Where the copy of `start` will go: memory-file space that is reserved (and referenced) for the whole run,
   // so that copies of neighbouring pages are neighbours too and the host can join their mappings.
   uint64_t shadow = kNoShadow;
-  RefPtr<Mappable> mappable;     // lent only
-  RefPtr<FileWindow> window;     // the sentry's last view of a donated file
+  RefPtr<Mappable> mappable;  // lent only
+  RefPtr<FileWindow> window;  // the sentry's last view of a donated file
 
   static constexpr uint8_t kHostUnmapped = 0xff;
 

@@ -35,22 +35,21 @@ class NamedMappingSource final : public MappingSource {
 
 enum class VmaKind : uint8_t { kPlain, kHeap, kStack, kVdso, kVvar };
 
-enum VmaFlag : uint32_t {
-  kVmaShared = 1u << 0,
-  kVmaGrowsDown = 1u << 1,
-  kVmaNoReserve = 1u << 2,
-  kVmaLocked = 1u << 3,
-  kVmaLockOnFault = 1u << 4,
-  kVmaDontFork = 1u << 5,
-  kVmaWipeOnFork = 1u << 6,
-  kVmaDontDump = 1u << 7,
-  kVmaHugePage = 1u << 8,
-  kVmaNoHugePage = 1u << 9,
-  kVmaMergeable = 1u << 10,
-  kVmaSequential = 1u << 11,
-  kVmaRandom = 1u << 12,
-  kVmaAccounted = 1u << 13,  // counted by the commit account
-};
+using VmaFlag = uint32_t;
+inline constexpr VmaFlag kVmaShared = 1u << 0;
+inline constexpr VmaFlag kVmaGrowsDown = 1u << 1;
+inline constexpr VmaFlag kVmaNoReserve = 1u << 2;
+inline constexpr VmaFlag kVmaLocked = 1u << 3;
+inline constexpr VmaFlag kVmaLockOnFault = 1u << 4;
+inline constexpr VmaFlag kVmaDontFork = 1u << 5;
+inline constexpr VmaFlag kVmaWipeOnFork = 1u << 6;
+inline constexpr VmaFlag kVmaDontDump = 1u << 7;
+inline constexpr VmaFlag kVmaHugePage = 1u << 8;
+inline constexpr VmaFlag kVmaNoHugePage = 1u << 9;
+inline constexpr VmaFlag kVmaMergeable = 1u << 10;
+inline constexpr VmaFlag kVmaSequential = 1u << 11;
+inline constexpr VmaFlag kVmaRandom = 1u << 12;
+inline constexpr VmaFlag kVmaAccounted = 1u << 13;  // counted by the commit account
 
 struct Vma {
   GuestAddr start = 0;
@@ -71,7 +70,9 @@ struct Vma {
   bool anonymous_private() const { return !mappable; }
   bool shared_writable() const { return shared() && (max_prot & PROT_WRITE) != 0; }
   // Private memory that its process may dirty: what RLIMIT_DATA and VmData count (stack excepted).
-  bool counts_as_data() const { return !shared() && (prot & PROT_WRITE) != 0 && kind != VmaKind::kStack && !Has(kVmaGrowsDown); }
+  bool counts_as_data() const {
+    return !shared() && (prot & PROT_WRITE) != 0 && kind != VmaKind::kStack && !Has(kVmaGrowsDown);
+  }
   uint64_t OffsetOf(GuestAddr addr) const { return offset + (addr - start); }
   void CutFront(GuestAddr addr) {
     offset += addr - start;

@@ -1,0 +1,243 @@
+// MemoryManager's faults: memory on first use, copy-on-write, growing stacks; and what the guest did wrong.
+// Source: mmap(2), sigaction(2) on SEGV_MAPERR, SEGV_ACCERR and BUS_ADRERR.
+#include <sched.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <memory>
+
+#include "platform/memory/safe_copy.h"
+#include "sentry/mm/memory_manager.h"
+
+namespace moat {
+namespace {
+
+constexpr uint64_t kLazyPiece = 16ull << 20;
+// What one copy-on-write fault copies at most: the touched page and its neighbours.
+constexpr uint64_t kCowWindow = 32 << 10;
+constexpr int kPageFaultTrap = 14;
+constexpr uint32_t kErrorWrite = 1u << 1, kErrorExec = 1u << 4;
+
+constexpr FaultOutcome kResolved{};
+constexpr FaultOutcome kMapErr{SIGSEGV, SEGV_MAPERR};
+constexpr FaultOutcome kAccErr{SIGSEGV, SEGV_ACCERR};
+constexpr FaultOutcome kBusErr{SIGBUS, BUS_ADRERR};
+
+GuestAddr WindowStart(const PageRun& run, GuestAddr addr) { return std::max(run.start, addr & ~(kCowWindow - 1)); }
+GuestAddr WindowEnd(const PageRun& run, GuestAddr addr) {
+  return std::min(run.end, (addr & ~(kCowWindow - 1)) + kCowWindow);
+}
+
+}  // namespace
+
+Result<void> MemoryManager::BreakCow(PageMap::iterator it, GuestAddr addr, const std::byte* donated) {
+  MemoryFile& memory = *env_.memory;
+  ForgetSpans();
+  // Nobody else refers to it any more: the whole run, or at least this page's surroundings, become writable.
+  if (it->second.owned) {
+    GuestAddr start = it->second.start, end = it->second.end;
+    if (!memory.HasOneRef(it->second.range())) {
+      start = WindowStart(it->second, addr);
+      end = WindowEnd(it->second, addr);
+      const uint64_t from = it->second.OffsetOf(start);
+      if (!memory.HasOneRef({from, from + (end - start)})) start = end = 0;
+    }
+    if (end != 0) {
+      pages_.SplitAt(start);
+      pages_.SplitAt(end);
+      PageRun& run = pages_.Find(start)->second;
+      run.cow = false;
+      if (run.shadow != PageRun::kNoShadow) {
+        deferred_.ranges.push_back({run.shadow, run.shadow + run.length()});
+        run.shadow = PageRun::kNoShadow;
+      }
+      ProtectRuns(start, end, run.prot);
+      return {};
+    }
+  }
+
+  if (it->second.shadow == PageRun::kNoShadow) {
+    Result<FileRange> whole = memory.Allocate(it->second.length(), MemoryKind::kAnonymous);
+    it->second.shadow = TRY(std::move(whole)).start;
+  }
+  const GuestAddr start = WindowStart(it->second, addr), end = WindowEnd(it->second, addr);
+  // Under the lock although it is a copy: it reads and writes the sandbox's own memory file only, a few pages of
+  // it, and two threads that fault on neighbouring pages must not both fill the same copy.
+  for (GuestAddr at = start; at < end; at += kPageSize) {
+    const PageRun& run = it->second;
+    std::byte* to = TRY(memory.Pointer(run.shadow + (at - run.start)));
+    const std::byte* from = donated != nullptr ? donated + (at - start) : TRY(memory.Pointer(run.OffsetOf(at)));
+    if (SafeCopy(to, from, kPageSize) != kPageSize) return kENOMEM;
+  }
+  pages_.SplitAt(start);
+  pages_.SplitAt(end);
+  PageRun& run = pages_.Find(start)->second;
+  const uint64_t shadow = run.shadow;
+  run.shadow = PageRun::kNoShadow;
+  ReleaseRun(run);
+  run.mappable = nullptr;
+  run.window = nullptr;
+  run.fd = memory.fd();
+  run.in_memory_file = true;
+  run.owned = true;
+  run.cow = false;
+  run.fd_writable = false;
+  run.offset = shadow;
+  MapRun(run);
+  pages_.JoinRange(start, end);
+  return {};
+}
+
+void MemoryManager::WaitForWriters() {
+  const uint64_t stamp = writers_.Stamp();
+  while (!writers_.Reached(stamp)) sched_yield();
+}
+
+FaultOutcome MemoryManager::Resolve(GuestAddr addr, Access access) {
+  if (addr < env_.min_address || addr >= env_.max_address) return kMapErr;
+  const GuestAddr page = PageFloor(addr);
+  const bool write = access == Access::kWrite || access == Access::kForceWrite;
+  const bool force = access == Access::kForceRead || access == Access::kForceWrite;
+  // Each round makes progress or finds that another thread changed something.
+  for (;;) {
+    Vma vma;
+    PageRun donated;
+    bool wait = false;
+    {
+      MutexLock mapping(mapping_mu_);
+      VmaSet::iterator it = vmas_.Find(addr);
+      if (it == vmas_.end()) it = GrowStack(addr);
+      if (it == vmas_.end()) return kMapErr;
+      vma = it->second;
+      if (write && (vma.prot & PROT_WRITE) == 0) {
+        if (!force || vma.shared() || (vma.max_prot & PROT_WRITE) == 0) return kAccErr;
+      }
+      if (!write && !force &&
+          (vma.prot & (access == Access::kExec ? PROT_EXEC : PROT_READ | PROT_WRITE | PROT_EXEC)) == 0)
+        return kAccErr;
+
+      MutexLock pages(pages_mu_);
+      PageMap::iterator run = pages_.Find(page);
+      if (writers_draining_ && write) {
+        wait = true;
+      } else if (run == pages_.end()) {
+        if (!vma.mappable) {
+          const GuestAddr piece = page & ~(kLazyPiece - 1);
+          GuestAddr start = std::max(vma.start, piece), end = std::min(vma.end, piece + kLazyPiece);
+          if (!FillAnonymous(vma, start, end).ok() && !FillAnonymous(vma, page, page + kPageSize).ok()) return kBusErr;
+          return kResolved;
+        }
+      } else if (!write || run->second.writable_now()) {
+        return kResolved;
+      } else if (run->second.cow) {
+        if (run->second.in_memory_file) return BreakCow(run, page, nullptr).ok() ? kResolved : kBusErr;
+        donated = run->second;
+      }
+    }
+    if (wait) {
+      WaitForWriters();
+      sched_yield();
+      continue;
+    }
+    if (donated.fd >= 0) {
+      // A donated file's bytes are read before the lock is taken: the host may have to fetch them.
+      const GuestAddr start = WindowStart(donated, page), end = WindowEnd(donated, page);
+      auto bytes = std::make_unique<std::byte[]>(kCowWindow);  // zeros beyond the end of the file
+      const ssize_t got = pread(donated.fd, bytes.get(), end - start, static_cast<off_t>(donated.OffsetOf(start)));
+      // The page itself beyond the end of the file: there is nothing to copy.
+      if (got < 0 || static_cast<uint64_t>(got) <= page - start) return kBusErr;
+      MutexLock mapping(mapping_mu_);
+      MutexLock pages(pages_mu_);
+      PageMap::iterator run = pages_.Find(page);
+      if (run == pages_.end() || run->second.start != donated.start || run->second.end != donated.end ||
+          run->second.fd != donated.fd || run->second.offset != donated.offset || !run->second.cow || writers_draining_)
+        continue;
+      return BreakCow(run, page, bytes.get()).ok() ? kResolved : kBusErr;
+    }
+    const bool store = vma.shared() && (vma.prot & PROT_WRITE) != 0;
+    Result<uint64_t> mapped = MapFilePages(vma, page, vma.end - page, store);
+    if (mapped.error() == kEAGAIN) continue;
+    if (!mapped.ok()) return kBusErr;
+    if (!write) return kResolved;
+    if (vma.shared()) {
+      MutexLock pages(pages_mu_);
+      PageMap::iterator run = pages_.Find(page);
+      if (run != pages_.end() && !run->second.writable_now()) return kAccErr;  // the file cannot be written
+    }
+  }
+}
+
+FaultOutcome MemoryManager::HandleFault(const FaultEvent& event, const MmLimits& limits, Context* caller) {
+  NoteLimits(limits);
+  if (event.signo == SIGBUS && event.si_code == BUS_ADRERR) return kBusErr;
+  if (event.signo != SIGSEGV || (event.si_code != SEGV_MAPERR && event.si_code != SEGV_ACCERR))
+    return {event.signo, event.si_code};
+
+  const uint64_t before = changes_.load(std::memory_order_relaxed);
+  FaultOutcome outcome;
+  const bool known = event.trapno == kPageFaultTrap;
+  if (known) {
+    outcome = Resolve(event.address, (event.error_code & kErrorWrite) != 0  ? Access::kWrite
+                                     : (event.error_code & kErrorExec) != 0 ? Access::kExec
+                                                                            : Access::kRead);
+  } else {
+    // Which access it was is unknown: give the page all that its area allows, stores only when it is the lack of
+    // them that may have faulted.
+    outcome = Resolve(event.address, Access::kRead);
+    if (outcome.resolved() && event.si_code == SEGV_ACCERR) {
+      FaultOutcome stored = Resolve(event.address, Access::kWrite);
+      // An area without PROT_WRITE: the fault stands unless it was only late, which the end of this finds out.
+      if (!stored.resolved() && stored.si_code != SEGV_ACCERR) outcome = stored;
+    }
+  }
+  if (!outcome.resolved()) return outcome;
+  if (changes_.load(std::memory_order_relaxed) == before) {
+    // Nothing had to be done: another thread was faster, or the fault is real. It is real when it comes back
+    // although nothing changed. A known access that the area allows means that the stub lost the mapping.
+    MutexLock mapping(mapping_mu_);
+    if (last_late_fault_ == event.address && last_late_changes_ == before) {
+      last_late_changes_ = ~0ull;
+      if (!known) return kAccErr;
+      MutexLock pages(pages_mu_);
+      PageMap::iterator run = pages_.Find(event.address);
+      if (run != pages_.end()) MapRun(run->second);
+    } else {
+      last_late_fault_ = event.address;
+      last_late_changes_ = before;
+    }
+  }
+  // The host refuses more mappings: the guest cannot go on here.
+  if (!Finish(caller).ok()) return kMapErr;
+  return kResolved;
+}
+
+void MemoryManager::InvalidateMapping(GuestAddr start, GuestAddr end) {
+  bool dropped = false;
+  {
+    MutexLock pages(pages_mu_);
+    ++invalidations_;
+    pages_.SplitAt(start);
+    pages_.SplitAt(end);
+    for (PageMap::iterator it = pages_.FirstAbove(start); it != pages_.end() && it->second.start < end;) {
+      PageRun& run = it->second;
+      if (run.owned) {  // a private copy: it is the space's own
+        ++it;
+        continue;
+      }
+      if (run.host_prot != PageRun::kHostUnmapped) {
+        space_->Unmap(run.start, run.length());
+        changes_.fetch_add(1, std::memory_order_relaxed);
+        dropped = true;
+      }
+      ReleaseRun(run);
+      it = pages_.Erase(it);
+    }
+    ForgetSpans();
+    pages_.JoinRange(start, end);
+  }
+  // What was deferred stays for the next Finish: its objects may not go under the locks of our caller.
+  if (dropped) (void)space_->Flush(nullptr);
+}
+
+}  // namespace moat

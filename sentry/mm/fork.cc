@@ -1,0 +1,210 @@
+// MemoryManager's life: creation, fork(2), the end.
+#include <algorithm>
+
+#include "platform/base/log.h"
+#include "sentry/mm/memory_manager.h"
+
+namespace moat {
+
+MemoryManager::MemoryManager(const MmEnvironment& env, RefPtr<AddressSpace> space)
+    : env_(env), space_(std::move(space)), mmap_base_(env.max_address), search_top_(env.max_address) {}
+
+RefPtr<MemoryManager> MemoryManager::Create(const MmEnvironment& env, RefPtr<AddressSpace> space) {
+  return AdoptRef(new MemoryManager(env, std::move(space)));
+}
+
+MemoryManager::~MemoryManager() {
+  // The stub first: nothing of ours may be reachable by guest code when it goes back.
+  space_->Clear();
+  (void)space_->Flush(nullptr);
+  {
+    MutexLock mapping(mapping_mu_);
+    while (!vmas_.empty()) EraseVma(vmas_.begin());
+    MutexLock pages(pages_mu_);
+    for (auto& [start, run] : pages_) ReleaseRun(run);
+    for (const FileRange& arena : arenas_)
+      if (arena.length() != 0) deferred_.ranges.push_back(arena);
+  }
+  MutexLock pages(pages_mu_);
+  for (const FileRange& r : deferred_.ranges) env_.memory->Unref(r);
+}
+
+void MemoryManager::SetLayout(GuestAddr mmap_base, GuestAddr brk_start) {
+  MutexLock mapping(mapping_mu_);
+  mmap_base_ = search_top_ = PageFloor(std::min(mmap_base, env_.max_address));
+  largest_skipped_ = 0;
+  brk_start_ = brk_ = brk_start;
+}
+
+void MemoryManager::SetBrkStart(GuestAddr brk_start) {
+  MutexLock mapping(mapping_mu_);
+  brk_start_ = brk_ = brk_start;
+}
+
+Result<RefPtr<MemoryManager>> MemoryManager::Fork(RefPtr<AddressSpace> child_space, Context* caller) {
+  RefPtr<MemoryManager> child = Create(env_, std::move(child_space));
+  // The child's page map, built here: nobody knows the child yet but the mappables it is announced to, and those
+  // only take pages away, which the count of invalidations tells.
+  std::vector<PageRun> runs;
+  Errno failed = Errno::kOK;
+  {
+    MutexLock mapping(mapping_mu_);
+    std::vector<Vma> areas;
+    areas.reserve(vmas_.size());
+    for (const auto& [start, vma] : vmas_) {
+      if (vma.Has(kVmaDontFork)) continue;
+      areas.push_back(vma);
+      areas.back().flags &= ~(kVmaLocked | kVmaLockOnFault);
+    }
+    [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+      child->image_ = image_;
+      child->executable_ = executable_;
+      child->mmap_base_ = mmap_base_;
+      child->search_top_ = search_top_;
+      child->largest_skipped_ = largest_skipped_;
+      child->brk_start_ = brk_start_;
+      child->brk_ = brk_;
+      child->stack_limit_ = stack_limit_.load(std::memory_order_relaxed);
+      child->dumpable_ = dumpable_.load(std::memory_order_relaxed);
+      for (Vma& vma : areas) {
+        vma.flags &= ~kVmaAccounted;
+        if (Result<void> inserted = child->InsertVma(std::move(vma)); !inserted.ok()) {
+          failed = inserted.error();
+          return;
+        }
+      }
+    }();
+
+    if (failed == Errno::kOK) {
+      MutexLock pages(pages_mu_);
+      runs.reserve(pages_.size());
+      VmaSet::iterator area = vmas_.begin();
+      // Neighbouring runs that lose the same right are write-protected in one operation.
+      GuestAddr from = 0, to = 0;
+      uint8_t pending = 0;
+      auto flush = [&] {
+        if (to != from) space_->Protect(from, to - from, pending);
+        from = to = 0;
+      };
+      for (auto& [start, run] : pages_) {
+        while (area != vmas_.end() && area->second.end <= start) ++area;
+        if (area == vmas_.end()) break;
+        if (area->second.Has(kVmaDontFork)) continue;
+        if (run.owned) {
+          if (area->second.Has(kVmaWipeOnFork)) continue;
+          env_.memory->AddRef(run.range());
+          run.cow = true;
+          const uint8_t allowed = run.AllowedHostProt();
+          if (run.host_prot != PageRun::kHostUnmapped && run.host_prot != allowed) {
+            if (to != run.start || pending != allowed) flush();
+            if (from == to) from = run.start;
+            to = run.end;
+            pending = allowed;
+            run.host_prot = allowed;
+          }
+        }
+        PageRun copy = run;
+        copy.shadow = PageRun::kNoShadow;
+        copy.host_prot = PageRun::kHostUnmapped;
+        runs.push_back(std::move(copy));
+      }
+      flush();
+      ForgetSpans();
+      changes_.fetch_add(1, std::memory_order_relaxed);
+      writers_draining_ = true;
+    }
+  }
+  if (failed != Errno::kOK) return failed;  // the child's areas go with it
+
+  // Copies that found a page before it was write-protected still store into what is now shared with the child; a
+  // store of the parent's own that copied the page meanwhile would lose their bytes.
+  WaitForWriters();
+  {
+    MutexLock pages(pages_mu_);
+    writers_draining_ = false;
+  }
+  const bool wiped = child->AdoptRuns(std::move(runs));
+  if (wiped) (void)child->MapEagerly(0, env_.max_address);
+  Result<void> flushed = Finish(caller);
+  if (!flushed.ok()) return flushed.error();
+  return child;
+}
+
+bool MemoryManager::AdoptRuns(std::vector<PageRun> runs) {
+  MutexLock mapping(mapping_mu_);
+  MutexLock pages(pages_mu_);
+  for (PageRun& run : runs) {
+    if (!run.owned && invalidations_ != 0) {
+      ReleaseRun(run);
+      continue;
+    }
+    PageMap::iterator it = pages_.Insert(std::move(run));
+    MapRun(it->second);
+  }
+  for (const auto& [start, vma] : vmas_)
+    if (vma.Has(kVmaWipeOnFork)) return true;
+  return false;
+}
+
+void MemoryManager::VisitVmas(GuestAddr from, absl::FunctionRef<bool(const VmaInfo&)> visit) {
+  for (;;) {
+    VmaInfo info;
+    std::vector<FileRange> private_ranges;
+    {
+      MutexLock mapping(mapping_mu_);
+      VmaSet::iterator it = vmas_.FirstAbove(from);
+      if (it == vmas_.end()) return;
+      info.vma = it->second;
+      MutexLock pages(pages_mu_);
+      for (auto run = pages_.FirstAbove(info.vma.start); run != pages_.end() && run->second.start < info.vma.end;
+           ++run) {
+        const uint64_t bytes = std::min(run->second.end, info.vma.end) - std::max(run->second.start, info.vma.start);
+        info.rss += bytes;
+        if (run->second.owned) info.anon += bytes;
+        if (!run->second.owned || run->second.cow) info.shared += bytes;
+        if (run->second.owned && !run->second.cow) info.dirty += bytes;
+      }
+    }
+    from = info.vma.end;
+    if (!visit(info)) return;
+  }
+}
+
+MmUsage MemoryManager::Usage() {
+  MutexLock mapping(mapping_mu_);
+  MmUsage usage = totals_;
+  {
+    MutexLock pages(pages_mu_);
+    for (const auto& [start, run] : pages_) {
+      if (run.owned) {
+        usage.rss_anon += run.length();
+      } else if (run.in_memory_file) {
+        usage.rss_shmem += run.length();
+      } else {
+        usage.rss_file += run.length();
+      }
+    }
+  }
+  usage.rss = usage.rss_anon + usage.rss_file + usage.rss_shmem;
+  totals_.peak_rss = usage.peak_rss = std::max(totals_.peak_rss, usage.rss);
+  return usage;
+}
+
+MmImage MemoryManager::image() {
+  MutexLock mapping(mapping_mu_);
+  return image_;
+}
+void MemoryManager::set_image(MmImage image) {
+  MutexLock mapping(mapping_mu_);
+  image_ = std::move(image);
+}
+RefPtr<RefCounted> MemoryManager::executable() {
+  MutexLock mapping(mapping_mu_);
+  return executable_;
+}
+void MemoryManager::set_executable(RefPtr<RefCounted> executable) {
+  MutexLock mapping(mapping_mu_);
+  std::swap(executable_, executable);
+}
+
+}  // namespace moat

@@ -1,0 +1,338 @@
+// MemoryManager's pages: what backs an area, and the host operations that follow from it.
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "platform/base/log.h"
+#include "platform/memory/safe_copy.h"
+#include "sentry/mm/memory_manager.h"
+
+namespace moat {
+namespace {
+
+// Larger areas get their memory piece by piece, at the first fault in each (faults.cc).
+constexpr uint64_t kEagerLimit = 1ull << 30;
+// Private writable file segments up to this are copied when they are mapped.
+constexpr uint64_t kCopyLimit = 256 << 10;
+constexpr uint64_t kArenaSize = 8 << 20;
+// Requests above this get memory of their own.
+constexpr uint64_t kArenaShare = 1 << 20;
+// A file that answers in small pieces is mapped at once up to this many pieces; the rest by faults.
+constexpr int kEagerPieces = 64;
+
+}  // namespace
+
+void MemoryManager::ForgetSpans() {
+  for (CachedSpan& span : spans_) span = CachedSpan{};
+}
+
+void MemoryManager::ReleaseRun(PageRun& run) {
+  if (run.owned) deferred_.ranges.push_back(run.range());
+  if (run.shadow != PageRun::kNoShadow) deferred_.ranges.push_back({run.shadow, run.shadow + run.length()});
+  if (run.mappable) deferred_.objects.push_back(std::move(run.mappable));
+  if (run.window) deferred_.objects.push_back(std::move(run.window));
+}
+
+void MemoryManager::RemoveRuns(GuestAddr start, GuestAddr end) {
+  PageMap::iterator it = pages_.SplitAt(start);
+  if (it == pages_.end() || it->second.start >= end) return;
+  pages_.SplitAt(end);
+  bool mapped = false;
+  for (it = pages_.FirstAbove(start); it != pages_.end() && it->second.start < end; it = pages_.Erase(it)) {
+    mapped |= it->second.host_prot != PageRun::kHostUnmapped;
+    ReleaseRun(it->second);
+  }
+  ForgetSpans();
+  if (mapped) {
+    space_->Unmap(start, end - start);
+    changes_.fetch_add(1, std::memory_order_relaxed);
+  }
+}
+
+void MemoryManager::MapRun(PageRun& run) {
+  const uint8_t prot = run.AllowedHostProt();
+  if (prot == 0) {
+    if (run.host_prot == PageRun::kHostUnmapped) return;
+    space_->Protect(run.start, run.length(), 0);
+  } else {
+    space_->Map(run.start, run.length(), prot, run.in_memory_file || !run.cow, run.fd, run.offset);
+  }
+  run.host_prot = prot;
+  changes_.fetch_add(1, std::memory_order_relaxed);
+}
+
+void MemoryManager::ProtectRuns(GuestAddr start, GuestAddr end, uint8_t prot) {
+  pages_.SplitAt(start);
+  pages_.SplitAt(end);
+  ForgetSpans();
+  // Neighbours that need the same protection share one host call.
+  GuestAddr from = 0, to = 0;
+  uint8_t pending = 0;
+  auto flush = [&] {
+    if (to != from) space_->Protect(from, to - from, pending);
+    from = to = 0;
+  };
+  for (PageMap::iterator it = pages_.FirstAbove(start); it != pages_.end() && it->second.start < end; ++it) {
+    PageRun& run = it->second;
+    run.prot = prot;
+    const uint8_t allowed = run.AllowedHostProt();
+    if (run.host_prot == PageRun::kHostUnmapped) {
+      flush();
+      MapRun(run);
+      continue;
+    }
+    if (run.host_prot == allowed) continue;
+    if (to != run.start || pending != allowed) flush();
+    if (from == to) from = run.start;
+    to = run.end;
+    pending = allowed;
+    run.host_prot = allowed;
+    changes_.fetch_add(1, std::memory_order_relaxed);
+  }
+  flush();
+  pages_.JoinRange(start, end);
+}
+
+Result<FileRange> MemoryManager::AllocateFor(const Vma& vma, uint64_t length) {
+  if (length > kArenaShare) return env_.memory->Allocate(length, MemoryKind::kAnonymous);
+  const ArenaKind kind = vma.kind == VmaKind::kHeap                              ? kArenaHeap
+                         : vma.kind == VmaKind::kStack || vma.Has(kVmaGrowsDown) ? kArenaStack
+                                                                                 : kArenaMmap;
+  FileRange& arena = arenas_[kind];
+  if (arena.length() < length) {
+    Result<FileRange> fresh = env_.memory->Allocate(kArenaSize, MemoryKind::kAnonymous);
+    if (!fresh.ok()) return env_.memory->Allocate(length, MemoryKind::kAnonymous);
+    if (arena.length() != 0) deferred_.ranges.push_back(arena);
+    arena = *fresh;
+  }
+  FileRange piece;
+  if (kind == kArenaHeap) {
+    piece = {arena.start, arena.start + length};
+    arena.start += length;
+  } else {
+    piece = {arena.end - length, arena.end};
+    arena.end -= length;
+  }
+  return piece;
+}
+
+Result<void> MemoryManager::FillAnonymous(const Vma& vma, GuestAddr start, GuestAddr end) {
+  GuestAddr at = start;
+  while (at < end) {
+    PageMap::iterator it = pages_.FirstAbove(at);
+    if (it != pages_.end() && it->second.start <= at) {
+      at = it->second.end;
+      continue;
+    }
+    const GuestAddr stop = it == pages_.end() ? end : std::min(end, it->second.start);
+    PageRun run;
+    run.start = at;
+    run.end = stop;
+    run.offset = TRY(AllocateFor(vma, stop - at)).start;
+    run.fd = env_.memory->fd();
+    run.in_memory_file = true;
+    run.owned = true;
+    run.prot = vma.prot;
+    run.host_prot = PageRun::kHostUnmapped;
+    it = pages_.Insert(std::move(run));
+    MapRun(it->second);
+    pages_.Join(it);
+    at = stop;
+  }
+  return {};
+}
+
+bool MemoryManager::StillMaps(const Vma& vma, GuestAddr addr, uint64_t length) {
+  VmaSet::iterator it = vmas_.Find(addr);
+  if (it == vmas_.end()) return false;
+  const Vma& now = it->second;
+  return now.end - addr >= length && now.mappable == vma.mappable && now.OffsetOf(addr) == vma.OffsetOf(addr) &&
+         now.prot == vma.prot && now.shared() == vma.shared();
+}
+
+Result<uint64_t> MemoryManager::MapFilePages(const Vma& vma, GuestAddr addr, uint64_t length, bool write) {
+  uint64_t invalidations;
+  {
+    MutexLock pages(pages_mu_);
+    invalidations = invalidations_;
+  }
+  const HostPages host = TRY(vma.mappable->Translate(vma.OffsetOf(addr), length, write));
+  length = std::min(length, host.range.length());
+  if (length == 0) return kENXIO;
+
+  MutexLock mapping(mapping_mu_);
+  if (!StillMaps(vma, addr, length)) return kEAGAIN;
+  MutexLock pages(pages_mu_);
+  if (invalidations != invalidations_) return kEAGAIN;
+  const bool fd_writable = vma.shared() && write && host.writable;
+  const GuestAddr end = addr + length;
+  // Runs that are already there stay, but for those that were translated for reading only.
+  if (fd_writable) {
+    pages_.SplitAt(addr);
+    pages_.SplitAt(end);
+    for (auto it = pages_.FirstAbove(addr); it != pages_.end() && it->second.start < end;) {
+      if (it->second.owned || it->second.fd_writable) {
+        ++it;
+        continue;
+      }
+      ReleaseRun(it->second);
+      it = pages_.Erase(it);
+    }
+    ForgetSpans();
+  }
+  for (GuestAddr at = addr; at < end;) {
+    PageMap::iterator it = pages_.FirstAbove(at);
+    if (it != pages_.end() && it->second.start <= at) {
+      at = it->second.end;
+      continue;
+    }
+    const GuestAddr stop = it == pages_.end() ? end : std::min(end, it->second.start);
+    PageRun run;
+    run.start = at;
+    run.end = stop;
+    run.offset = host.range.start + (at - addr);
+    run.fd = host.fd;
+    run.in_memory_file = host.in_memory_file;
+    run.cow = !vma.shared();
+    run.fd_writable = fd_writable;
+    run.prot = vma.prot;
+    run.host_prot = PageRun::kHostUnmapped;
+    run.mappable = vma.mappable;
+    it = pages_.Insert(std::move(run));
+    MapRun(it->second);
+    pages_.Join(it);
+    at = stop;
+  }
+  return length;
+}
+
+Result<uint64_t> MemoryManager::CopyFilePages(const Vma& vma, GuestAddr addr, uint64_t length) {
+  uint64_t invalidations;
+  FileRange copy;
+  {
+    MutexLock pages(pages_mu_);
+    invalidations = invalidations_;
+  }
+  CopyEpoch::Section section(MemoryCopyEpoch());
+  const HostPages host = TRY(vma.mappable->Translate(vma.OffsetOf(addr), length, false));
+  length = std::min(length, host.range.length());
+  if (length == 0) return kENXIO;
+  {
+    MutexLock pages(pages_mu_);
+    copy = TRY(AllocateFor(vma, length));
+  }
+  // The memory is ours alone until a run refers to it, so no lock is needed to fill it. A short read leaves zeros:
+  // the rest of the file's last page.
+  bool filled = true;
+  for (uint64_t done = 0; done < length;) {
+    Result<std::byte*> to = env_.memory->Pointer(copy.start + done);
+    if (!to.ok()) {
+      filled = false;
+      break;
+    }
+    const uint64_t chunk_left = MemoryFile::kChunk - (copy.start + done) % MemoryFile::kChunk;
+    size_t n = std::min(length - done, chunk_left);
+    if (host.in_memory_file) {
+      const uint64_t from = host.range.start + done;
+      n = std::min<size_t>(n, MemoryFile::kChunk - from % MemoryFile::kChunk);
+      Result<std::byte*> source = env_.memory->Pointer(from);
+      filled = source.ok() && SafeCopy(*to, *source, n) == n;
+      if (!filled) break;
+    } else {
+      const ssize_t got = pread(host.fd, *to, n, static_cast<off_t>(host.range.start + done));
+      filled = got >= 0;
+      if (got < static_cast<ssize_t>(n)) break;
+    }
+    done += n;
+  }
+
+  MutexLock mapping(mapping_mu_);
+  MutexLock pages(pages_mu_);
+  if (!filled || !StillMaps(vma, addr, length) || invalidations != invalidations_ ||
+      pages_.Overlaps(addr, addr + length)) {
+    deferred_.ranges.push_back(copy);
+    return kEAGAIN;
+  }
+  PageRun run;
+  run.start = addr;
+  run.end = addr + length;
+  run.offset = copy.start;
+  run.fd = env_.memory->fd();
+  run.in_memory_file = true;
+  run.owned = true;
+  run.prot = vma.prot;
+  run.host_prot = PageRun::kHostUnmapped;
+  PageMap::iterator it = pages_.Insert(std::move(run));
+  MapRun(it->second);
+  pages_.Join(it);
+  return length;
+}
+
+Result<void> MemoryManager::MapEagerly(GuestAddr start, GuestAddr end) {
+  GuestAddr at = start;
+  int pieces = 0;
+  while (at < end) {
+    Vma vma;
+    {
+      MutexLock mapping(mapping_mu_);
+      VmaSet::iterator it = vmas_.FirstAbove(at);
+      if (it == vmas_.end() || it->second.start >= end) return {};
+      vma = it->second;
+      at = std::max(at, vma.start);
+      const GuestAddr stop = std::min(end, vma.end);
+      if (!vma.accessible()) {
+        at = stop;
+        continue;
+      }
+      if (!vma.mappable) {
+        if (stop - at <= kEagerLimit) {
+          MutexLock pages(pages_mu_);
+          TRY(FillAnonymous(vma, at, stop));
+        }
+        at = stop;
+        continue;
+      }
+    }
+    const GuestAddr stop = std::min(end, vma.end);
+    GuestAddr from = at;
+    {
+      // What is there already stays.
+      MutexLock pages(pages_mu_);
+      PageMap::iterator run = pages_.Find(at);
+      if (run != pages_.end()) from = std::min(stop, run->second.end);
+    }
+    if (from != at) {
+      at = from;
+      continue;
+    }
+    const bool copy = !vma.shared() && (vma.prot & PROT_WRITE) != 0 && vma.length() <= kCopyLimit;
+    Result<uint64_t> mapped = kEAGAIN;
+    if (copy) mapped = CopyFilePages(vma, at, stop - at);
+    if (!copy || mapped.error() == kEAGAIN)
+      mapped = MapFilePages(vma, at, std::min(stop - at, kEagerLimit), vma.shared() && (vma.prot & PROT_WRITE) != 0);
+    // What cannot be mapped now (beyond the end of the file, a race) is left to faults.
+    if (!mapped.ok() || ++pieces >= kEagerPieces) {
+      at = stop;
+      pieces = 0;
+      continue;
+    }
+    at += *mapped;
+  }
+  return {};
+}
+
+Result<void> MemoryManager::Finish(Context* caller) {
+  Deferred done;
+  {
+    MutexLock pages(pages_mu_);
+    std::swap(done, deferred_);
+  }
+  Result<void> flushed = space_->Flush(caller);
+  for (const FileRange& r : done.ranges) env_.memory->Unref(r);
+  return flushed;  // the objects go here, without a lock held
+}
+
+Result<void> MemoryManager::FlushPending(Context* caller) { return Finish(caller); }
+
+}  // namespace moat
