@@ -1,0 +1,91 @@
+#include "fs/hostfs/host_stdio_inode.h"
+
+#include <fcntl.h>
+
+#include "fs/hostfs/host_stdio_file.h"
+#include "fs/hostfs/host_tty.h"
+#include "platform/fiber/host_poller.h"
+
+namespace moat {
+
+HostStdioFs& HostStdioFs::Get() {
+  static HostStdioFs* fs = new HostStdioFs;
+  return *fs;
+}
+
+HostStdioInode::HostStdioInode(ScopedFd fd, Kind kind, const Kstat& st, int access_mode, uint32_t index,
+                               RefPtr<GoferClient> gofer, RefPtr<Tty> tty)
+    : Inode(HostStdioFs::Get(), kind == Kind::kSocket ? S_IFSOCK : S_IFREG, st.ino),
+      fd_(std::move(fd)),
+      kind_(kind),
+      access_mode_(access_mode),
+      index_(index),
+      gofer_(std::move(gofer)),
+      tty_(std::move(tty)),
+      attr_(st) {
+  // EPERM: always ready, as /dev/null.
+  if (kind != Kind::kRegular) polled_ = HostPoller::Get().Add(fd_.get(), wait_queue_).ok();
+}
+
+HostStdioInode::~HostStdioInode() {
+  if (polled_) HostPoller::Get().Remove(fd_.get());
+  if (tty_) static_cast<HostTty*>(tty_.get())->InodeGone(this);
+}
+
+Result<Kstat> HostStdioInode::GetAttr() {
+  Kstat st;
+  {
+    MutexLock lock(mu_);
+    st = attr_;
+  }
+  if (kind_ != Kind::kRegular || !gofer_) return st;
+  gofer::Attr a = TRY(gofer_->StdioGetAttr(index_));
+  st.size = a.size;
+  st.blocks = a.blocks;
+  st.nlink = a.nlink;
+  st.atime = a.atime;
+  st.mtime = a.mtime;
+  st.ctime = a.ctime;
+  return st;
+}
+
+Result<void> HostStdioInode::SetAttr(const VfsContext&, const AttrChange& change) {
+  if (change.size && kind_ == Kind::kRegular) {
+    if (access_mode_ == O_RDONLY || !gofer_) return kEINVAL;
+    TRY(gofer_->StdioTruncate(index_, *change.size));
+  }
+  MutexLock lock(mu_);
+  if (change.mode) attr_.mode = (attr_.mode & S_IFMT) | (*change.mode & 07777);
+  if (change.uid) attr_.uid = *change.uid;
+  if (change.gid) attr_.gid = *change.gid;
+  return {};
+}
+
+Result<RefPtr<File>> HostStdioInode::Open(const VfsContext& ctx, const VfsPath& path, OpenFlags flags) {
+  if ((flags.readable() && access_mode_ == O_WRONLY) || (flags.writable() && access_mode_ == O_RDONLY)) return kEACCES;
+  RefPtr<HostStdioInode> self(this);
+  switch (kind_) {
+    case Kind::kRegular:
+      return RefPtr<File>(MakeRef<HostStdioRegularFile>(self, path, flags));
+    case Kind::kSocket:
+      return kENXIO;
+    case Kind::kTerminal:
+      return tty_->OpenAgain(ctx, path, flags);
+    case Kind::kStream:
+      break;
+  }
+  return RefPtr<File>(MakeRef<HostStream>(self, path, flags));
+}
+
+Result<int64_t> HostStdioInode::SeekShared(int64_t offset, int whence) {
+  if (kind_ != Kind::kRegular) return kESPIPE;
+  if (!gofer_) return kEINVAL;
+  return gofer_->StdioSeek(index_, offset, whence);
+}
+
+Result<void> HostStdioInode::SyncShared(bool data_only) {
+  if (kind_ != Kind::kRegular || !gofer_) return kEINVAL;
+  return gofer_->StdioSync(index_, data_only);
+}
+
+}  // namespace moat
