@@ -63,6 +63,7 @@ class Kernel {
   const MmEnvironment& mm_environment() const { return mm_environment_; }
   CommitAccount& commit_account() { return *commit_; }
   int cpus() const { return cpus_; }
+  uint64_t total_memory() const { return total_memory_; }
   Nanos boot_time() const { return boot_time_; }  // CLOCK_BOOTTIME of the sandbox's start
   FutexTable& futexes() { return futexes_; }
   const RefPtr<UserNamespace>& root_user_ns() const { return root_user_ns_; }
@@ -120,6 +121,7 @@ class Kernel {
   std::unique_ptr<CommitAccount> commit_;
   MmEnvironment mm_environment_;
   int cpus_ = 1;
+  uint64_t total_memory_ = 0;  // KernelOptions::total_memory
   Nanos boot_time_ = 0;
   FutexTable futexes_;
   RefPtr<UserNamespace> root_user_ns_;
