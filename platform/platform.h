@@ -15,6 +15,8 @@
 #include "platform/registers.h"
 #include "platform/usermem/guest_memory.h"
 
+struct sock_fprog;  // <linux/filter.h>
+
 namespace moat {
 
 // Why a Switch came back.
@@ -95,7 +97,7 @@ struct PlatformOptions {
   int cpus = 1;             // host CPUs that the sandbox may use
   // The seccomp filter that zygote and stubs load, compiled at build time from platform/stub/stub_rules.inc;
   // null in unit tests: none is loaded. Must outlive the platform.
-  const struct sock_fprog* stub_filter = nullptr;
+  const sock_fprog* stub_filter = nullptr;
 };
 
 }  // namespace moat
