@@ -32,6 +32,7 @@ enum class LockRank : int {
   kMountTree = 450,
   kDirectory = 460,     // directory contents (an inode's children)
   kDentry = 470,
+  kOverlay = 475,       // overlay: an object's own state; the work directory of the upper
   kInode = 480,         // attributes and data of one inode
   kInodeChild = 490,    // a layer below: overlay's lower inode
   kFileLocks = 500,
@@ -40,6 +41,7 @@ enum class LockRank : int {
   kSignalFd = 530,      // list of signalfds; taken while signals are queued
   // sentry/mm
   kMmMapping = 600,     // VMA tree
+  kOverlayMappable = 605,  // mappings of an overlay file: held over the layers' kMappable
   kMappable = 610,      // mappings of one memory object: may be held across InvalidateMapping
   kMmPages = 620,       // guest page -> memory
   kFutex = 660,
@@ -48,6 +50,7 @@ enum class LockRank : int {
   kMemoryFile = 720,
   // leaves: nothing is locked while one is held, but for the log
   kGofer = 800,
+  kOverlayTable = 805,  // which layers' objects are one overlay object
   kHostPoller = 810,    // host fd -> wait queue: notifies while held
   kWaitQueue = 820,
   kEpollReady = 830,    // taken by callbacks of wait queues
