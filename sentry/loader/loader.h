@@ -8,6 +8,7 @@
 #ifndef MOAT_SENTRY_LOADER_LOADER_H_
 #define MOAT_SENTRY_LOADER_LOADER_H_
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -46,9 +47,10 @@ struct PreparedImage {
 // Whom the new program runs as, as it will see itself.
 struct ImageIdentity {
   uint32_t uid = 0, euid = 0, gid = 0, egid = 0;
-  bool secure = false;            // AT_SECURE
-  bool randomize = true;          // false with personality ADDR_NO_RANDOMIZE
-  bool read_implies_exec = false; // personality READ_IMPLIES_EXEC
+  bool secure = false;    // AT_SECURE
+  bool randomize = true;  // false with personality ADDR_NO_RANDOMIZE
+  // Fresh random numbers: four for the layout, two for AT_RANDOM, two in reserve.
+  std::array<uint64_t, 8> random{};
 };
 
 struct LoadedImage {

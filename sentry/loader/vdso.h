@@ -1,5 +1,5 @@
 // The vDSO that guests get: our own ELF shared object, built from sentry/loader/vdso/ and embedded in the binary. Its
-// pages and a parameter page (vvar) live in the memory file and are shared by all address spaces, read-only.
+// pages live in the memory file and are shared by all address spaces.
 // Thread-safe. Source: vdso(7).
 #ifndef MOAT_SENTRY_LOADER_VDSO_H_
 #define MOAT_SENTRY_LOADER_VDSO_H_
@@ -12,8 +12,10 @@
 
 namespace moat {
 
-// Maps parameter page and vDSO into `mm`. Returns the address for
-// AT_SYSINFO_EHDR. The memory is made on first use and shared from then on.
+// The vDSO's memory, for MmEnvironment::vdso. Once per sandbox, at boot.
+Result<RefPtr<Mappable>> MakeVdso(MemoryFile& memory, CommitAccount& commit);
+
+// Maps the environment's vDSO into `mm`. Returns the address for AT_SYSINFO_EHDR, 0 when there is none.
 Result<GuestAddr> MapVdso(MemoryManager& mm, const MmLimits& limits, Context* caller);
 
 }  // namespace moat

@@ -48,6 +48,7 @@ struct MmEnvironment {
   CommitAccount* commit = nullptr;
   GuestAddr min_address = 0x10000;         // the greater of Platform::min_address and vm.mmap_min_addr
   GuestAddr max_address = 0x7ffffffff000;  // Platform::max_address
+  RefPtr<Mappable> vdso;                   // sentry/loader/vdso.h; null: programs get none
 };
 
 struct MmapRequest {
