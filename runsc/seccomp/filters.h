@@ -3,7 +3,7 @@
 #ifndef MOAT_RUNSC_SECCOMP_FILTERS_H_
 #define MOAT_RUNSC_SECCOMP_FILTERS_H_
 
-#include <linux/filter.h>
+#include <linux/filter.h>  // sock_fprog
 
 #include <span>
 #include <string_view>

@@ -1,0 +1,222 @@
+#include "runsc/boot/control.h"
+
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+
+#include "platform/fiber/thread.h"
+#include "runsc/boot/process_spec.h"
+#include "runsc/error/error.h"
+#include "runsc/oci/parse.h"
+
+namespace moat {
+namespace {
+
+// Text and exit code of a process that could not be started, with the texts that managers look for.
+std::string ExecFailure(const std::string& program, Errno e, bool search) {
+  if (e == kENOENT && search) return fmt::format("exec: \"{}\": executable file not found in $PATH", program);
+  return fmt::format("exec: \"{}\": {}", program, ErrnoText(e));
+}
+
+class ControlServer {
+ public:
+  ControlServer(ContainerState& state, Channel supervisor) : state_(state), supervisor_(std::move(supervisor)) {}
+
+  [[noreturn]] void Run() {
+    Result<RefPtr<ThreadGroup>> init = StartInit();
+    if (!init.ok()) {
+      const std::string& program = state_.config.process.args.front();
+      Report(MessageKind::kFailed, ExecExitCode(init.error()),
+             ExecFailure(program, init.error(), program.find('/') == program.npos));
+      _exit(1);
+    }
+    init_ = *std::move(init);
+    StartThread("init-waiter", [this] { WaitForInit(); });
+    Report(MessageKind::kReady, 0, {});
+    for (;;) {
+      Result<Message> message = supervisor_.Receive();
+      if (!message.ok()) _exit(1);  // the supervisor is gone: nobody stands for this container any more
+      HandleOrder(*std::move(message));
+    }
+  }
+
+ private:
+  void Report(MessageKind kind, int32_t number, std::string_view text) {
+    MutexLock lock(send_mu_);
+    [[maybe_unused]] auto sent = supervisor_.Send(kind, number, text);
+  }
+
+  static void StartThread(std::string_view name, absl::AnyInvocable<void()> fn) {
+    Result<HostThread> thread = HostThread::Start(name, std::move(fn));
+    if (!thread.ok()) Panic(__FILE__, __LINE__, "cannot start a control thread");
+    thread->Detach();
+  }
+
+  ProcessSpec Spec(const oci::Process& process, const HostStdio& stdio) {
+    ProcessSpec spec = MakeProcessSpec(*state_.kernel, process, stdio.files);
+    spec.mount_ns = state_.mounts;
+    spec.pid_ns = state_.pid_ns;
+    spec.uts_ns = state_.uts_ns;
+    spec.ipc_ns = state_.ipc_ns;
+    spec.tty = stdio.tty;
+    return spec;
+  }
+
+  Result<RefPtr<ThreadGroup>> StartInit() {
+    ProcessSpec spec = Spec(state_.config.process, state_.stdio);
+    spec.gate = &gate_;
+    Result<RefPtr<ThreadGroup>> init = state_.kernel->CreateProcess(spec);
+    state_.stdio.files.clear();  // the guest's descriptors alone keep them open
+    return init;
+  }
+
+  void WaitForInit() {
+    int status = init_->WaitForExit();
+    // The rest of the pid namespace dies with its init; their files flush before the process ends.
+    Report(MessageKind::kExited, status, {});
+    _exit(0);
+  }
+
+  void HandleOrder(Message message) {
+    switch (message.kind) {
+      case MessageKind::kStart:
+        gate_.Open();
+        break;
+      case MessageKind::kSignal:
+        Signal(message.number, message.text == "terminal");
+        break;
+      case MessageKind::kClient:
+        if (message.fds.empty()) break;
+        StartThread("client", [this, socket = std::make_shared<ScopedFd>(std::move(message.fds[0]))] {
+          ServeClient(Channel(std::move(*socket)));
+        });
+        break;
+      default:
+        MOAT_LOG(kWarning, "control: unknown order {}", static_cast<int>(message.kind));
+    }
+  }
+
+  void Signal(int signo, bool from_terminal) {
+    if (!ValidSignal(signo)) return;
+    if (from_terminal && state_.stdio.tty && tty_job_control != nullptr) {
+      tty_job_control->SignalForeground(*state_.stdio.tty, signo);
+      return;
+    }
+    SendToInit(signo);
+  }
+
+  void SendToInit(int signo) {
+    // Not kill(2) by a guest: even init's missing handlers do not protect it from its host.
+    init_->SendSignal(UserSigInfo(signo, SI_USER, 0, 0));
+    if (signo == SIGKILL) gate_.Open();
+  }
+
+  // --- clients ---
+  void ServeClient(Channel client) {
+    for (;;) {
+      Result<Message> request = client.Receive();
+      if (!request.ok()) return;
+      switch (request->kind) {
+        case MessageKind::kStart:
+          gate_.Open();
+          Answer(client, MessageKind::kOk, 0, {});
+          break;
+        case MessageKind::kSignalInit:
+          SignalFromClient(client, *request);
+          break;
+        case MessageKind::kProcesses:
+          Answer(client, MessageKind::kOk, 0, ProcessList());
+          break;
+        case MessageKind::kExec:
+          Exec(std::move(client), *std::move(request));
+          return;
+        default:
+          Answer(client, MessageKind::kError, 1, "unknown request");
+      }
+    }
+  }
+
+  static void Answer(Channel& client, MessageKind kind, int32_t number, std::string_view text) {
+    [[maybe_unused]] auto sent = client.Send(kind, number, text);
+  }
+
+  void SignalFromClient(Channel& client, const Message& request) {
+    if (!ValidSignal(request.number)) {
+      Answer(client, MessageKind::kError, 1, fmt::format("invalid signal {}", request.number));
+      return;
+    }
+    if (request.text == "all") {
+      state_.kernel->SendSignalToAll(request.number, *state_.pid_ns);
+      if (request.number == SIGKILL) gate_.Open();
+    } else {
+      SendToInit(request.number);
+    }
+    Answer(client, MessageKind::kOk, 0, {});
+  }
+
+  std::string ProcessList() {
+    nlohmann::ordered_json rows = nlohmann::ordered_json::array();
+    for (const RefPtr<ThreadGroup>& g : state_.kernel->ThreadGroups(*state_.pid_ns)) {
+      RefPtr<Task> leader = g->leader();
+      if (!leader) continue;
+      rows.push_back({{"pid", g->IdIn(*state_.pid_ns)},
+                      {"ppid", g->ParentIdIn(*state_.pid_ns)},
+                      {"uid", leader->credentials()->uid},
+                      {"state", std::string(1, leader->StateLetter())},
+                      {"comm", leader->comm()}});
+    }
+    return rows.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+  }
+
+  void Exec(Channel client, Message request) {
+    std::vector<std::string> warnings;
+    absl::StatusOr<oci::Process> process = oci::ParseProcess(request.text, warnings);
+    if (!process.ok()) return Answer(client, MessageKind::kError, 255, Text(process.status()));
+    Result<HostStdio> stdio = WrapHostStdio(std::move(request.fds), nullptr);
+    if (!stdio.ok()) return Answer(client, MessageKind::kError, 255, "stdio: " + ErrnoText(stdio.error()));
+    Result<RefPtr<ThreadGroup>> group = state_.kernel->CreateProcess(Spec(*process, *stdio));
+    if (!group.ok()) {
+      const std::string& program = process->args.front();
+      return Answer(client, MessageKind::kError, ExecExitCode(group.error()),
+                    ExecFailure(program, group.error(), program.find('/') == program.npos));
+    }
+    RefPtr<Tty> tty = stdio->tty;
+    stdio->files.clear();
+    Answer(client, MessageKind::kOk, 0, {});
+    auto shared = std::make_shared<Channel>(std::move(client));
+    StartThread("exec-waiter", [g = *group, shared] {
+      int status = g->WaitForExit();
+      g->Reap();
+      [[maybe_unused]] auto sent = shared->Send(MessageKind::kExited, status);
+    });
+    // Until the client goes: its death is the process's.
+    for (;;) {
+      Result<Message> order = shared->Receive();
+      if (!order.ok()) break;
+      if (order->kind != MessageKind::kSignalExec || !ValidSignal(order->number)) continue;
+      if (order->text == "terminal" && tty && tty_job_control != nullptr) {
+        tty_job_control->SignalForeground(*tty, order->number);
+      } else {
+        (*group)->SendSignal(UserSigInfo(order->number, SI_USER, 0, 0));
+      }
+    }
+    if (!(*group)->IsZombie()) (*group)->SendSignal(UserSigInfo(SIGKILL, SI_USER, 0, 0));
+  }
+
+  ContainerState& state_;
+  Channel supervisor_;  // received on by the main thread alone
+  Mutex send_mu_{LockRank::kControl};
+  StartGate gate_;
+  RefPtr<ThreadGroup> init_;
+};
+
+}  // namespace
+
+void ServeContainer(ContainerState& state, Channel supervisor) {
+  static ControlServer* server = new ControlServer(state, std::move(supervisor));
+  server->Run();
+}
+
+}  // namespace moat

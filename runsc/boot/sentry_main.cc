@@ -1,0 +1,111 @@
+#include "runsc/boot/sentry_main.h"
+
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "fs/hostfs/gofer_client.h"
+#include "fs/hostfs/host_stdio.h"
+#include "platform/fiber/host_poller.h"
+#include "platform/fiber/timer.h"
+#include "platform/memory/memory_file.h"
+#include "platform/memory/safe_copy.h"
+#include "platform/registry.h"
+#include "runsc/boot/control.h"
+#include "runsc/boot/lockdown.h"
+#include "runsc/boot/mounts.h"
+#include "runsc/boot/register_types.h"
+#include "runsc/error/error.h"
+#include "runsc/seccomp/filters.h"
+
+namespace moat {
+namespace {
+
+absl::StatusOr<std::unique_ptr<Platform>> MakePlatform(const BootConfig& config, int memory_fd) {
+  const PlatformInfo* info = FindPlatform(config.platform);
+  if (info == nullptr) return Failed("unknown platform {}", config.platform);
+  static const sock_fprog stub_program = kStubFilter.Program();
+  PlatformOptions options;
+  options.memory_fd = memory_fd;
+  options.cpus = config.cpus;
+  // An empty list means that its owner has not written it: a filter made of it would refuse everything.
+  options.stub_filter = kStubFilter.AllowedCount() > 0 && kStubFilter.rows[0].number >= 0 ? &stub_program : nullptr;
+  Result<std::unique_ptr<Platform>> platform = info->create(options);
+  if (!platform.ok()) return Failed("start platform {}: {}", config.platform, ErrnoText(platform.error()));
+  return *std::move(platform);
+}
+
+uint64_t HostMemory() {
+  return static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<uint64_t>(sysconf(_SC_PAGE_SIZE));
+}
+
+absl::StatusOr<std::unique_ptr<Kernel>> MakeKernel(const BootConfig& config) {
+  ScopedFd memfd(memfd_create("moat", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  if (!memfd.valid()) return HostFailed("memfd_create");
+  Result<std::unique_ptr<MemoryFile>> memory = MemoryFile::Create(std::move(memfd), 0);
+  if (!memory.ok()) return Failed("make the sandbox's memory: {}", ErrnoText(memory.error()));
+  KernelOptions options;
+  ASSIGN_OR_RETURN(options.platform, MakePlatform(config, (*memory)->fd()));
+  options.memory = *std::move(memory);
+  options.cpus = config.cpus;
+  options.total_memory = HostMemory();
+  Result<std::unique_ptr<Kernel>> kernel = Kernel::Create(std::move(options));
+  if (!kernel.ok()) return Failed("start the kernel: {}", ErrnoText(kernel.error()));
+  return *std::move(kernel);
+}
+
+absl::Status Boot(ContainerState& state) {
+  const BootConfig& config = state.config;
+  ASSIGN_OR_RETURN(std::unique_ptr<Kernel> kernel, MakeKernel(config));
+  kernel->trace_syscalls = config.strace;
+  state.kernel = kernel.release();  // lives as long as the process
+
+  std::vector<ScopedFd> connections;
+  for (int fd : config.gofer_fds) connections.emplace_back(fd);
+  Result<RefPtr<GoferClient>> gofer = GoferClient::Create(std::move(connections));
+  if (!gofer.ok()) return Failed("connect to the gofer: {}", ErrnoText(gofer.error()));
+  state.gofer = *std::move(gofer);
+  RegisterTypes(*state.kernel);
+
+  std::vector<ScopedFd> stdio;
+  for (int fd = 0; fd < 3; ++fd) stdio.emplace_back(dup(fd));
+  Result<HostStdio> wrapped = WrapHostStdio(std::move(stdio), state.gofer);
+  if (!wrapped.ok()) return Failed("take over stdio: {}", ErrnoText(wrapped.error()));
+  state.stdio = *std::move(wrapped);
+
+  // Threads and descriptors that later code would otherwise make on first use.
+  StartTimerThread();
+  HostPoller::Get();
+  RETURN_IF_ERROR(LockDown(config.log_fd));
+
+  ASSIGN_OR_RETURN(state.mounts, BuildMounts(config, state.kernel->root_user_ns(), state.gofer));
+  Result<RefPtr<PidNamespace>> pids =
+      PidNamespace::CreateChild(state.kernel->root_pid_ns(), state.kernel->root_user_ns());
+  if (!pids.ok()) return Failed("make the pid namespace: {}", ErrnoText(pids.error()));
+  state.pid_ns = *std::move(pids);
+  const RefPtr<UserNamespace>& owner = state.kernel->root_user_ns();
+  state.uts_ns =
+      MakeRef<UtsNamespace>(owner, config.hostname.empty() ? state.kernel->root_uts_ns()->hostname() : config.hostname,
+                            config.domainname.empty() ? "(none)" : config.domainname);
+  state.ipc_ns = MakeRef<IpcNamespace>(owner);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void RunSentry(BootConfig config, Channel supervisor) {
+  PrepareLibraries();
+  SetLog(config.log_fd, config.log_level);
+  InstallSafeCopyHandlers();
+  static ContainerState* state = new ContainerState();
+  state->config = std::move(config);
+  absl::Status booted = Boot(*state);
+  if (!booted.ok()) {
+    [[maybe_unused]] auto sent = supervisor.Send(MessageKind::kFailed, ExitCodeOf(booted), Text(booted));
+    _exit(1);
+  }
+  ServeContainer(*state, std::move(supervisor));
+}
+
+}  // namespace moat

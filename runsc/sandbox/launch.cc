@@ -1,0 +1,119 @@
+#include "runsc/sandbox/launch.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "runsc/boot/sentry_main.h"
+#include "runsc/error/error.h"
+
+namespace moat {
+namespace {
+
+// Signals and dispositions that the supervisor set up are its own.
+void ResetSignals() {
+  for (int signo = 1; signo < NSIG; ++signo) signal(signo, SIG_DFL);
+  signal(SIGPIPE, SIG_IGN);
+  sigset_t none;
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, nullptr);
+}
+
+[[noreturn]] void Fail(Channel& channel, const absl::Status& status) {
+  [[maybe_unused]] auto sent = channel.Send(MessageKind::kFailed, ExitCodeOf(status), Text(status));
+  _exit(1);
+}
+
+// Puts the guest's stdio at 0, 1, 2 whatever numbers it has now.
+absl::Status PlaceStdio(const int (&stdio)[3]) {
+  int safe[3];
+  for (int i = 0; i < 3; ++i) {
+    safe[i] = fcntl(stdio[i], F_DUPFD, 3);
+    if (safe[i] < 0) return HostFailed("duplicate stdio descriptor {}", i);
+  }
+  for (int i = 0; i < 3; ++i) {
+    if (dup2(safe[i], i) < 0) return HostFailed("place stdio descriptor {}", i);
+    close(safe[i]);
+  }
+  return absl::OkStatus();
+}
+
+void GoferMain(Channel channel, LaunchPlan& plan, std::vector<ScopedFd>& connections) {
+  ResetSignals();
+  GoferConfig config;
+  ScopedFd proc_self_fd;
+  Confinement confinement{"moat-gofer", /*keep_ids=*/true, ~uint64_t{0}, &proc_self_fd};
+  if (absl::Status s = PlaceStdio(plan.stdio); !s.ok()) Fail(channel, s);
+  std::vector<int> keep = {0, 1, 2, plan.boot.log_fd};
+  for (ScopedFd& c : connections) {
+    keep.push_back(c.get());
+    config.connections.push_back(std::move(c));
+  }
+  for (GoferMount& m : plan.gofer_mounts) {
+    keep.push_back(m.root.get());
+    config.mounts.push_back(std::move(m));
+  }
+  if (absl::Status s = Confine(confinement, channel, keep); !s.ok()) Fail(channel, s);
+  for (int i = 0; i < 3; ++i) config.stdio.emplace_back(fcntl(i, F_DUPFD_CLOEXEC, 3));
+  config.proc_self_fd = std::move(proc_self_fd);
+  config.log_fd = plan.boot.log_fd;
+  _exit(RunGofer(std::move(config)));
+}
+
+void SentryMain(Channel channel, LaunchPlan& plan, std::vector<ScopedFd>& connections) {
+  ResetSignals();
+  Confinement confinement{"moat-sentry", /*keep_ids=*/false, 0, nullptr};
+  if (absl::Status s = PlaceStdio(plan.stdio); !s.ok()) Fail(channel, s);
+  std::vector<int> keep = {0, 1, 2, plan.boot.log_fd};
+  for (ScopedFd& c : connections) {
+    keep.push_back(c.get());
+    plan.boot.gofer_fds.push_back(c.Release());
+  }
+  if (absl::Status s = Confine(confinement, channel, keep); !s.ok()) Fail(channel, s);
+  plan.gofer_mounts.clear();
+  RunSentry(std::move(plan.boot), std::move(channel));
+}
+
+void KillAndReap(ConfinedChild& child) {
+  if (child.pid <= 0) return;
+  kill(child.pid, SIGKILL);
+  while (waitpid(child.pid, nullptr, 0) < 0 && errno == EINTR) {
+  }
+  child.pid = -1;
+}
+
+}  // namespace
+
+SandboxProcesses::~SandboxProcesses() {
+  KillAndReap(sentry);
+  KillAndReap(gofer);
+}
+
+absl::StatusOr<SandboxProcesses> Launch(LaunchPlan plan) {
+  std::vector<ScopedFd> client, server;
+  for (int i = 0; i < std::max(1, plan.boot.cpus); ++i) {
+    int fds[2];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) != 0) return HostFailed("socketpair");
+    client.emplace_back(fds[0]);
+    server.emplace_back(fds[1]);
+  }
+  fflush(nullptr);
+  SandboxProcesses processes;
+  ASSIGN_OR_RETURN(processes.gofer, StartConfined({"moat-gofer", true, 0, nullptr}, [&](Channel channel) {
+                     client.clear();
+                     GoferMain(std::move(channel), plan, server);
+                   }));
+  server.clear();
+  ASSIGN_OR_RETURN(processes.sentry, StartConfined({"moat-sentry", false, 0, nullptr}, [&](Channel channel) {
+                     processes.gofer = ConfinedChild();
+                     SentryMain(std::move(channel), plan, client);
+                   }));
+  return processes;
+}
+
+}  // namespace moat

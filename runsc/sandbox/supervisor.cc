@@ -1,0 +1,192 @@
+#include "runsc/sandbox/supervisor.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "runsc/error/error.h"
+
+namespace moat {
+namespace {
+
+// Everything that can be caught is the guest's; faults stay ours.
+sigset_t ForwardedSignals() {
+  sigset_t set;
+  sigfillset(&set);
+  for (int signo : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS, SIGKILL, SIGSTOP})
+    sigdelset(&set, signo);
+  return set;
+}
+
+std::string HowEnded(const char* name, int status) {
+  if (WIFSIGNALED(status)) return fmt::format("the {} was killed by signal {}", name, WTERMSIG(status));
+  return fmt::format("the {} ended with status {}", name, WEXITSTATUS(status));
+}
+
+}  // namespace
+
+Supervisor::Supervisor(SandboxProcesses processes, Options options, ScopedFd signals)
+    : processes_(std::move(processes)), options_(std::move(options)), signals_(std::move(signals)) {}
+
+absl::StatusOr<std::unique_ptr<Supervisor>> Supervisor::Create(LaunchPlan plan, Options options) {
+  sigset_t set = ForwardedSignals();
+  sigprocmask(SIG_SETMASK, &set, nullptr);
+  // A disposition of "ignore" that the caller left us would swallow what is the guest's to decide, and SIGCHLD.
+  for (int signo = 1; signo < NSIG; ++signo) {
+    if (sigismember(&set, signo) == 1) signal(signo, SIG_DFL);
+  }
+  ScopedFd signals(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+  if (!signals.valid()) return HostFailed("signalfd");
+  ASSIGN_OR_RETURN(SandboxProcesses processes, Launch(std::move(plan)));
+  return std::unique_ptr<Supervisor>(new Supervisor(std::move(processes), std::move(options), std::move(signals)));
+}
+
+absl::Status Supervisor::WaitReady() {
+  while (!ready_ && failure_.ok()) {
+    pollfd fds[] = {{processes_.sentry.channel.fd(), POLLIN, 0}, {processes_.gofer.pidfd.get(), POLLIN, 0}};
+    if (poll(fds, 2, -1) < 0) {
+      if (errno == EINTR) continue;
+      return HostFailed("poll");
+    }
+    if (fds[0].revents != 0) {
+      Result<Message> message = processes_.sentry.channel.Receive();
+      if (!message.ok()) {
+        ReapEnded();
+        return Failed("the sandbox ended while it booted");
+      }
+      HandleMessage(*std::move(message));
+    } else if (fds[1].revents != 0) {
+      Result<Message> why = processes_.gofer.channel.Receive();
+      return why.ok() && why->kind == MessageKind::kFailed ? Failed("the gofer cannot start: {}", why->text)
+                                                           : Failed("the gofer ended while the sandbox booted");
+    }
+  }
+  return failure_;
+}
+
+absl::Status Supervisor::Start() {
+  if (!processes_.sentry.channel.Send(MessageKind::kStart).ok()) return Failed("the sandbox ended before its start");
+  return absl::OkStatus();
+}
+
+void Supervisor::HandleMessage(Message message) {
+  switch (message.kind) {
+    case MessageKind::kReady:
+      ready_ = true;
+      break;
+    case MessageKind::kFailed:
+      failure_ = WithExitCode(absl::UnknownError(message.text), message.number);
+      break;
+    case MessageKind::kExited:
+      exit_status_ = message.number;
+      exited_ = true;
+      break;
+    case MessageKind::kStopped:
+      if (options_.mimic_stops) kill(getpid(), SIGSTOP);
+      break;
+    default:
+      break;
+  }
+}
+
+void Supervisor::AcceptClient() {
+  ScopedFd client(accept4(options_.listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+  if (!client.valid()) return;
+  // The folder of the socket is 0700; this refuses descriptors that were passed on.
+  ucred peer = {};
+  socklen_t size = sizeof peer;
+  if (getsockopt(client.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) return;
+  if (peer.uid != 0 && peer.uid != geteuid()) return;
+  int fd = client.get();
+  [[maybe_unused]] auto sent = processes_.sentry.channel.Send(MessageKind::kClient, 0, {}, {&fd, 1});
+}
+
+bool Supervisor::HandleSignal() {
+  signalfd_siginfo info;
+  bool child = false;
+  while (read(signals_.get(), &info, sizeof info) == sizeof info) {
+    int signo = static_cast<int>(info.ssi_signo);
+    if (signo == SIGCHLD) {
+      child = true;
+      continue;
+    }
+    // The terminal's own signals are for its foreground group, others for init alone.
+    bool from_terminal = info.ssi_code == SI_KERNEL;
+    [[maybe_unused]] auto sent =
+        processes_.sentry.channel.Send(MessageKind::kSignal, signo, from_terminal ? "terminal" : "");
+  }
+  return !child;
+}
+
+void Supervisor::ReapEnded() {
+  for (ConfinedChild* child : {&processes_.sentry, &processes_.gofer}) {
+    int status;
+    if (child->pid <= 0 || waitpid(child->pid, &status, WNOHANG) != child->pid) continue;
+    child->pid = -1;
+    died_ = true;
+    // The sentry's end closes the gofer's connections: it leaves with 0 then, which explains nothing.
+    bool sentry = child == &processes_.sentry;
+    if (!exited_ && failure_.ok() && !(WIFEXITED(status) && WEXITSTATUS(status) == 0 && !sentry))
+      fprintf(stderr, "runsc: %s\n", HowEnded(sentry ? "sentry" : "gofer", status).c_str());
+  }
+}
+
+int Supervisor::Run() {
+  while (!exited_ && !died_) {
+    pollfd fds[] = {{processes_.sentry.channel.fd(), POLLIN, 0},
+                    {signals_.get(), POLLIN, 0},
+                    {processes_.gofer.pidfd.get(), POLLIN, 0},
+                    {processes_.sentry.pidfd.get(), POLLIN, 0},
+                    {options_.listener.get(), POLLIN, 0}};
+    if (poll(fds, options_.listener.valid() ? 5 : 4, -1) < 0) {
+      if (errno == EINTR) continue;
+      break;
+    }
+    // Messages first: the sentry reports how init ended, then ends itself.
+    if (fds[0].revents != 0) {
+      Result<Message> message = processes_.sentry.channel.Receive();
+      if (message.ok()) {
+        HandleMessage(*std::move(message));
+        continue;
+      }
+      // Closed: only death does that. Wait for it below.
+      kill(processes_.sentry.pid, SIGKILL);
+      int status = 0;
+      siginfo_t info = {};
+      waitid(P_PID, processes_.sentry.pid, &info, WEXITED | WNOWAIT);
+      (void)status;
+      ReapEnded();
+      break;
+    }
+    if (fds[1].revents != 0) HandleSignal();
+    if (fds[2].revents != 0 || fds[3].revents != 0) ReapEnded();
+    if (options_.listener.valid() && fds[4].revents != 0) AcceptClient();
+  }
+  processes_ = SandboxProcesses();
+  return exited_ ? exit_status_ : SIGKILL;
+}
+
+void EndLike(int wait_status) {
+  fflush(nullptr);
+  if (!WIFSIGNALED(wait_status)) _exit(WEXITSTATUS(wait_status));
+  int signo = WTERMSIG(wait_status);
+  rlimit none = {0, 0};
+  setrlimit(RLIMIT_CORE, &none);  // the core would be runsc's, not the guest's
+  prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+  signal(signo, SIG_DFL);
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, signo);
+  kill(getpid(), signo);
+  sigprocmask(SIG_UNBLOCK, &set, nullptr);
+  _exit(128 + signo);
+}
+
+}  // namespace moat
