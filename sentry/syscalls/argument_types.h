@@ -7,10 +7,7 @@
 #define MOAT_SENTRY_SYSCALLS_ARGUMENT_TYPES_H_
 
 #include <poll.h>
-#include <sys/stat.h>
-#include <sys/statfs.h>
 #include <sys/uio.h>
-#include <utime.h>
 
 #include <cstddef>
 #include <cstdint>
@@ -19,6 +16,7 @@
 #include "platform/abi/event.h"
 #include "platform/abi/process.h"
 #include "platform/abi/signal.h"
+#include "platform/abi/stat.h"
 #include "platform/abi/time.h"
 #include "platform/base/result.h"
 #include "platform/usermem/user_ptr.h"
