@@ -90,35 +90,64 @@ Result<void> Server::PrepareThread(int proc_self_fd) {
 
 Server::Handler Server::HandlerOf(Op op) {
   switch (op) {
-    case Op::kAttach: return &Server::Attach;
-    case Op::kWalk: return &Server::Walk;
-    case Op::kGetAttr: return &Server::GetAttr;
-    case Op::kSetAttr: return &Server::SetAttr;
-    case Op::kOpen: return &Server::Open;
-    case Op::kCreate: return &Server::Create;
-    case Op::kCreateTemporary: return &Server::CreateTemporary;
-    case Op::kMkdir: return &Server::Mkdir;
-    case Op::kMknod: return &Server::Mknod;
-    case Op::kSymlink: return &Server::Symlink;
-    case Op::kLink: return &Server::Link;
-    case Op::kUnlink: return &Server::Unlink;
-    case Op::kRename: return &Server::Rename;
-    case Op::kReaddir: return &Server::Readdir;
-    case Op::kReadlink: return &Server::Readlink;
-    case Op::kStatFs: return &Server::StatFileSystem;
-    case Op::kSync: return &Server::Sync;
-    case Op::kAllocate: return &Server::Allocate;
-    case Op::kSeek: return &Server::Seek;
-    case Op::kGetXattr: return &Server::GetXattr;
-    case Op::kSetXattr: return &Server::SetXattr;
-    case Op::kListXattr: return &Server::ListXattr;
-    case Op::kRemoveXattr: return &Server::RemoveXattr;
-    case Op::kForget: return &Server::Forget;
-    case Op::kStdioSeek: return &Server::StdioSeek;
-    case Op::kStdioSync: return &Server::StdioSync;
-    case Op::kStdioTruncate: return &Server::StdioTruncate;
-    case Op::kStdioGetAttr: return &Server::StdioGetAttr;
-    case Op::kOpCount: break;
+    case Op::kAttach:
+      return &Server::Attach;
+    case Op::kWalk:
+      return &Server::Walk;
+    case Op::kGetAttr:
+      return &Server::GetAttr;
+    case Op::kSetAttr:
+      return &Server::SetAttr;
+    case Op::kOpen:
+      return &Server::Open;
+    case Op::kCreate:
+      return &Server::Create;
+    case Op::kCreateTemporary:
+      return &Server::CreateTemporary;
+    case Op::kMkdir:
+      return &Server::Mkdir;
+    case Op::kMknod:
+      return &Server::Mknod;
+    case Op::kSymlink:
+      return &Server::Symlink;
+    case Op::kLink:
+      return &Server::Link;
+    case Op::kUnlink:
+      return &Server::Unlink;
+    case Op::kRename:
+      return &Server::Rename;
+    case Op::kReaddir:
+      return &Server::Readdir;
+    case Op::kReadlink:
+      return &Server::Readlink;
+    case Op::kStatFs:
+      return &Server::StatFileSystem;
+    case Op::kSync:
+      return &Server::Sync;
+    case Op::kAllocate:
+      return &Server::Allocate;
+    case Op::kSeek:
+      return &Server::Seek;
+    case Op::kGetXattr:
+      return &Server::GetXattr;
+    case Op::kSetXattr:
+      return &Server::SetXattr;
+    case Op::kListXattr:
+      return &Server::ListXattr;
+    case Op::kRemoveXattr:
+      return &Server::RemoveXattr;
+    case Op::kForget:
+      return &Server::Forget;
+    case Op::kStdioSeek:
+      return &Server::StdioSeek;
+    case Op::kStdioSync:
+      return &Server::StdioSync;
+    case Op::kStdioTruncate:
+      return &Server::StdioTruncate;
+    case Op::kStdioGetAttr:
+      return &Server::StdioGetAttr;
+    case Op::kOpCount:
+      break;
   }
   return nullptr;
 }

@@ -68,10 +68,17 @@ Result<void> Server::Sync(const Incoming& in, Outgoing&) {
   ScopedFd file = TRY(Reopen(*node, O_RDONLY));
   int result;
   switch (in.request.flags) {
-    case 0: result = fsync(file.get()); break;
-    case 1: result = fdatasync(file.get()); break;
-    case 2: result = syncfs(file.get()); break;
-    default: return kEINVAL;
+    case 0:
+      result = fsync(file.get());
+      break;
+    case 1:
+      result = fdatasync(file.get());
+      break;
+    case 2:
+      result = syncfs(file.get());
+      break;
+    default:
+      return kEINVAL;
   }
   if (result != 0) return HostErrno();
   return {};
@@ -83,7 +90,8 @@ Result<void> Server::Allocate(const Incoming& in, Outgoing& out) {
   if (node->type() != S_IFREG) return kENODEV;
   if (r.value > INT64_MAX || r.value2 > INT64_MAX) return kEINVAL;
   ScopedFd file = TRY(Reopen(*node, O_RDWR));
-  if (fallocate(file.get(), static_cast<int>(r.flags), static_cast<off_t>(r.value), static_cast<off_t>(r.value2)) != 0) {
+  if (fallocate(file.get(), static_cast<int>(r.flags), static_cast<off_t>(r.value), static_cast<off_t>(r.value2)) !=
+      0) {
     return HostErrno();
   }
   return ReadAttr(node->fd(), out.reply.attr);

@@ -55,8 +55,8 @@ Result<void> Server::AdoptFile(const Node& dir, ScopedFd file, const Request& re
 Result<void> Server::Create(const Incoming& in, Outgoing& out) {
   RefPtr<Node> dir = TRY(WritableDirectory(in.request.handle));
   std::string name = TRY(CheckedName(in.name));
-  ScopedFd file = TRY(OpenBeneath(dir->fd(), name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW,
-                                  in.request.mode & 0777));
+  ScopedFd file =
+      TRY(OpenBeneath(dir->fd(), name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, in.request.mode & 0777));
   Result<void> adopted = AdoptFile(*dir, std::move(file), in.request, out);
   if (!adopted.ok()) unlinkat(dir->fd(), name.c_str(), 0);
   return adopted;

@@ -1,0 +1,43 @@
+// OverlayDirectory: an open directory of an overlay. The merged listing is made when reading starts, and again after a
+// rewind; positions count its entries, so they stay right while names come and go (readdir(3)).
+#ifndef MOAT_FS_OVERLAY_OVERLAY_DIRECTORY_H_
+#define MOAT_FS_OVERLAY_OVERLAY_DIRECTORY_H_
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "fs/overlay/overlay_inode.h"
+#include "fs/vfs/file.h"
+
+namespace moat {
+
+class OverlayDirectory final : public File {
+ public:
+  OverlayDirectory(RefPtr<OverlayInode> inode, const VfsPath& path, OpenFlags flags)
+      : File(path, flags), inode_(std::move(inode)) {}
+
+  Result<void> ReadDir(const VfsContext& ctx, DirEntrySink& sink) override;
+  Result<int64_t> Seek(const VfsContext& ctx, int64_t offset, int whence) override;
+  Result<void> Sync(bool) override { return {}; }
+  Result<size_t> PRead(const VfsContext&, IoDest&, int64_t) override { return kEISDIR; }
+  Result<Kstat> GetAttr() override { return inode_->GetAttr(); }
+
+  struct Entry {
+    std::string name;
+    uint64_t ino;
+    uint8_t type;
+  };
+  // All names of `dir` but "." and "..", each once.
+  static Result<std::vector<Entry>> Merge(const VfsContext& ctx, OverlayInode& dir);
+
+ private:
+  using Listing = std::vector<Entry>;
+  const RefPtr<OverlayInode> inode_;
+  Mutex mu_{LockRank::kOverlayTable};
+  std::shared_ptr<const Listing> listing_ ABSL_GUARDED_BY(mu_);
+};
+
+}  // namespace moat
+
+#endif  // MOAT_FS_OVERLAY_OVERLAY_DIRECTORY_H_
