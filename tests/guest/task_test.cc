@@ -1,0 +1,417 @@
+// prctl(2), rlimits, rseq(2), membarrier(2), pidfds, personality(2), scheduling calls, resource usage.
+#include <fcntl.h>
+#include <linux/membarrier.h>
+#include <linux/rseq.h>
+#include <linux/securebits.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/personality.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/rseq.h>
+#include <sys/time.h>
+#include <sys/times.h>
+#include <unistd.h>
+
+#include <thread>
+
+#include "tests/guest/support/child.h"
+#include "tests/guest/support/mapping.h"
+#include "tests/guest/support/raw_calls.h"
+#include "tests/guest/support/signals.h"
+#include "tests/guest/support/temp_dir.h"
+
+#ifndef P_PIDFD
+#define P_PIDFD 3
+#endif
+
+namespace moat::guest {
+namespace {
+
+TEST(Prctl, Name) {
+  EXPECT_TRUE(PassesInChild([] {
+    char name[16] = {};
+    ASSERT_OK(prctl(PR_SET_NAME, "a-very-long-thread-name"));
+    ASSERT_OK(prctl(PR_GET_NAME, name));
+    EXPECT_STREQ(name, "a-very-long-thr");
+    EXPECT_EQ(ReadFile("/proc/self/comm"), "a-very-long-thr\n");
+    EXPECT_FAIL(prctl(PR_GET_NAME, BadPointer()), EFAULT);
+  }));
+}
+TEST(Prctl, Pdeathsig) {
+  EXPECT_TRUE(PassesInChild([] {
+    int signal = -1;
+    ASSERT_OK(prctl(PR_SET_PDEATHSIG, SIGUSR1));
+    ASSERT_OK(prctl(PR_GET_PDEATHSIG, &signal));
+    EXPECT_EQ(signal, SIGUSR1);
+    EXPECT_FAIL(prctl(PR_SET_PDEATHSIG, 100), EINVAL);
+  }));
+}
+TEST(Prctl, NoNewPrivsIsForGood) {
+  EXPECT_TRUE(PassesInChild([] {
+    EXPECT_EQ(prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0), 0);
+    ASSERT_OK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
+    EXPECT_EQ(prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0), 1);
+    EXPECT_FAIL(prctl(PR_SET_NO_NEW_PRIVS, 0, 0, 0, 0), EINVAL);
+    EXPECT_FAIL(prctl(PR_SET_NO_NEW_PRIVS, 1, 1, 0, 0), EINVAL);
+    EXPECT_TRUE(PassesInChild([] { EXPECT_EQ(prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0), 1); }));
+    EXPECT_EQ(ProcField("/proc/self/status", "NoNewPrivs"), "1");
+  }));
+}
+TEST(Prctl, Dumpable) {
+  EXPECT_TRUE(PassesInChild([] {
+    EXPECT_EQ(prctl(PR_GET_DUMPABLE), 1);
+    ASSERT_OK(prctl(PR_SET_DUMPABLE, 0));
+    EXPECT_EQ(prctl(PR_GET_DUMPABLE), 0);
+    EXPECT_FAIL(prctl(PR_SET_DUMPABLE, 7), EINVAL);
+  }));
+}
+TEST(Prctl, Subreaper) {
+  EXPECT_TRUE(PassesInChild([] {
+    int value = -1;
+    ASSERT_OK(prctl(PR_SET_CHILD_SUBREAPER, 1));
+    ASSERT_OK(prctl(PR_GET_CHILD_SUBREAPER, &value));
+    EXPECT_EQ(value, 1);
+  }));
+}
+TEST(Prctl, Timerslack) {
+  EXPECT_TRUE(PassesInChild([] {
+    ASSERT_OK(prctl(PR_SET_TIMERSLACK, 12345));
+    EXPECT_EQ(prctl(PR_GET_TIMERSLACK), 12345);
+    ASSERT_OK(prctl(PR_SET_TIMERSLACK, 0));
+    EXPECT_EQ(prctl(PR_GET_TIMERSLACK), 50'000);
+  }));
+}
+TEST(Prctl, KeepcapsAndSecurebits) {
+  EXPECT_TRUE(PassesInChild([] {
+    EXPECT_EQ(prctl(PR_GET_KEEPCAPS), 0);
+    ASSERT_OK(prctl(PR_SET_KEEPCAPS, 1));
+    EXPECT_EQ(prctl(PR_GET_KEEPCAPS), 1);
+    EXPECT_EQ(prctl(PR_GET_SECUREBITS), SECBIT_KEEP_CAPS);
+    EXPECT_FAIL(prctl(PR_SET_KEEPCAPS, 2), EINVAL);
+  }));
+}
+TEST(Prctl, Unknown) { EXPECT_FAIL(prctl(0x7fff), EINVAL); }
+TEST(Prctl, VmaNameOrEinval) {
+  const Mapping m(kPage);
+  if (prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, m.data(), kPage, "named") == -1) {
+    EXPECT_EQ(errno, EINVAL);  // a kernel built without it
+  } else {
+    EXPECT_NE(ReadFile("/proc/self/maps").find("[anon:named]"), std::string::npos);
+  }
+}
+
+TEST(Rlimit, GetAndLower) {
+  EXPECT_TRUE(PassesInChild([] {
+    rlimit limit;
+    ASSERT_OK(getrlimit(RLIMIT_NOFILE, &limit));
+    const rlimit lower = {64, limit.rlim_max};
+    ASSERT_OK(setrlimit(RLIMIT_NOFILE, &lower));
+    ASSERT_OK(getrlimit(RLIMIT_NOFILE, &limit));
+    EXPECT_EQ(limit.rlim_cur, 64u);
+  }));
+}
+TEST(Rlimit, SoftAboveHardIsRefused) {
+  const rlimit bad = {100, 50};
+  EXPECT_FAIL(setrlimit(RLIMIT_NOFILE, &bad), EINVAL);
+}
+TEST(Rlimit, UserCannotRaiseHard) {
+  EXPECT_TRUE(PassesInChild([] {
+    const rlimit low = {64, 64}, high = {65, 65};
+    ASSERT_OK(setrlimit(RLIMIT_NOFILE, &low));
+    BecomeUser(1000);
+    EXPECT_FAIL(setrlimit(RLIMIT_NOFILE, &high), EPERM);
+  }));
+}
+TEST(Rlimit, InheritedByFork) {
+  EXPECT_TRUE(PassesInChild([] {
+    const rlimit low = {77, 77};
+    ASSERT_OK(setrlimit(RLIMIT_NOFILE, &low));
+    EXPECT_TRUE(PassesInChild([] {
+      rlimit now;
+      ASSERT_OK(getrlimit(RLIMIT_NOFILE, &now));
+      EXPECT_EQ(now.rlim_cur, 77u);
+    }));
+    EXPECT_NE(ReadFile("/proc/self/limits").find("77                   77"), std::string::npos);
+  }));
+}
+TEST(Rlimit, PrlimitOfAChild) {
+  const PausedChild child;
+  const rlimit wanted = {55, 60};
+  rlimit old, now;
+  ASSERT_OK(prlimit(child.pid(), RLIMIT_NOFILE, &wanted, &old));
+  ASSERT_OK(prlimit(child.pid(), RLIMIT_NOFILE, nullptr, &now));
+  EXPECT_EQ(now.rlim_cur, 55u);
+  EXPECT_EQ(now.rlim_max, 60u);
+}
+TEST(Rlimit, Errors) {
+  rlimit limit;
+  EXPECT_FAIL(getrlimit(static_cast<__rlimit_resource>(99), &limit), EINVAL);
+  EXPECT_FAIL(prlimit(999'999, RLIMIT_NOFILE, nullptr, &limit), ESRCH);
+  EXPECT_FAIL(syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, nullptr, BadPointer()), EFAULT);
+}
+TEST(Rlimit, CpuTimeKills) {
+  const int status = StatusOf([] {
+    const rlimit limit = {1, 2};
+    ASSERT_OK(setrlimit(RLIMIT_CPU, &limit));
+    for (volatile unsigned spin = 0;;) spin = spin + 1;
+  });
+  ASSERT_TRUE(WIFSIGNALED(status));
+  EXPECT_EQ(WTERMSIG(status), SIGXCPU);
+}
+
+TEST(Rseq, RegisteredByTheLibraryOrByUs) {
+  std::thread([] {
+    alignas(32) static struct rseq area;
+    if (__rseq_size > 0) {
+      const auto* mine =
+          reinterpret_cast<const volatile struct rseq*>(static_cast<char*>(__builtin_thread_pointer()) + __rseq_offset);
+      const int cpu = sched_getcpu();
+      EXPECT_GE(cpu, 0);
+      EXPECT_LT(mine->cpu_id, 4096u);
+      EXPECT_FAIL(syscall(SYS_rseq, &area, sizeof area, 0, 0x53053053), EINVAL);  // one area a thread
+    } else {
+      EXPECT_OK(syscall(SYS_rseq, &area, sizeof area, 0, 0x53053053));
+    }
+  }).join();
+}
+TEST(Rseq, UnregisterAndRegister) {
+  EXPECT_TRUE(PassesInChild([] {
+    auto* area = reinterpret_cast<struct rseq*>(static_cast<char*>(__builtin_thread_pointer()) + __rseq_offset);
+    ASSERT_GT(__rseq_size, 0u);
+    EXPECT_FAIL(syscall(SYS_rseq, area, 32, RSEQ_FLAG_UNREGISTER, 0x1111), EPERM);
+    ASSERT_OK(syscall(SYS_rseq, area, 32, RSEQ_FLAG_UNREGISTER, 0x53053053));
+    EXPECT_FAIL(syscall(SYS_rseq, reinterpret_cast<char*>(area) + 1, 32, 0, 1), EINVAL);
+    EXPECT_FAIL(syscall(SYS_rseq, area, 16, 0, 1), EINVAL);
+    ASSERT_OK(syscall(SYS_rseq, area, 32, 0, 0x2222));
+    EXPECT_FAIL(syscall(SYS_rseq, area, 32, 0, 0x2222), EBUSY);
+  }));
+}
+TEST(Rseq, SignalAbortsTheCriticalSection) {
+  EXPECT_TRUE(PassesInChild([] {
+    ASSERT_GT(__rseq_size, 0u);
+    auto* area = reinterpret_cast<struct rseq*>(static_cast<char*>(__builtin_thread_pointer()) + __rseq_offset);
+    signal(SIGALRM, [](int) {});
+    const itimerval soon = {{0, 0}, {0, 20'000}};
+    ASSERT_OK(setitimer(ITIMER_REAL, &soon, nullptr));
+    int aborted = 0;
+    // An endless loop as critical section: only an abort leaves it.
+    asm volatile(
+        ".pushsection .data.rel.ro, \"aw\"\n .balign 32\n 1: .long 0, 0\n .quad 2f, 3f - 2f, 4f\n .popsection\n"
+        "leaq 1b(%%rip), %%rax\n movq %%rax, %1\n"
+        "2: pause\n jmp 2b\n 3:\n jmp 5f\n"
+        ".byte 0x0f, 0xb9, 0x3d\n .long 0x53053053\n"
+        "4: movl $1, %0\n 5:\n"
+        : "+m"(aborted), "=m"(area->rseq_cs)
+        :
+        : "rax", "memory");
+    EXPECT_EQ(aborted, 1);
+  }));
+}
+
+TEST(Membarrier, QueryAndGlobal) {
+  const int commands = Membarrier(MEMBARRIER_CMD_QUERY);
+  ASSERT_OK(commands);
+  EXPECT_TRUE(commands & MEMBARRIER_CMD_PRIVATE_EXPEDITED);
+  if (commands & MEMBARRIER_CMD_GLOBAL) {
+    EXPECT_OK(Membarrier(MEMBARRIER_CMD_GLOBAL));
+  }
+}
+TEST(Membarrier, PrivateNeedsRegistration) {
+  EXPECT_TRUE(PassesInChild([] {
+    EXPECT_FAIL(Membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED), EPERM);
+    ASSERT_OK(Membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED));
+    EXPECT_OK(Membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED));
+  }));
+}
+TEST(Membarrier, Errors) {
+  EXPECT_FAIL(Membarrier(1 << 30), EINVAL);
+  EXPECT_FAIL(Membarrier(MEMBARRIER_CMD_QUERY, 1), EINVAL);
+}
+
+TEST(Pidfd, PollsReadableAtExit) {
+  const pid_t child = Spawn([] { usleep(20'000); });
+  const ScopedFd fd(PidfdOpen(child));
+  ASSERT_OK(fd.get());
+  EXPECT_EQ(fcntl(fd.get(), F_GETFD), FD_CLOEXEC);
+  pollfd p = {fd.get(), POLLIN, 0};
+  EXPECT_EQ(poll(&p, 1, 0), 0);
+  EXPECT_EQ(poll(&p, 1, 5000), 1);
+  EXPECT_EQ(WaitStatus(child), 0);
+}
+TEST(Pidfd, SendSignal) {
+  const pid_t child = Spawn([] {
+    for (;;) pause();
+  });
+  const ScopedFd fd(PidfdOpen(child));
+  EXPECT_OK(PidfdSendSignal(fd.get(), 0));
+  ASSERT_OK(PidfdSendSignal(fd.get(), SIGTERM));
+  EXPECT_EQ(WTERMSIG(WaitStatus(child)), SIGTERM);
+  EXPECT_FAIL(PidfdSendSignal(fd.get(), 0), ESRCH);
+}
+TEST(Pidfd, Waitid) {
+  const pid_t child = Spawn([] { _exit(12); });
+  const ScopedFd fd(PidfdOpen(child));
+  siginfo_t info = {};
+  ASSERT_OK(waitid(static_cast<idtype_t>(P_PIDFD), fd.get(), &info, WEXITED));
+  EXPECT_EQ(info.si_status, 12);
+  EXPECT_EQ(info.si_pid, child);
+}
+TEST(Pidfd, NonblockingWaitid) {
+  const PausedChild child;
+  const ScopedFd fd(PidfdOpen(child.pid(), O_NONBLOCK));
+  siginfo_t info;
+  EXPECT_FAIL(waitid(static_cast<idtype_t>(P_PIDFD), fd.get(), &info, WEXITED), EAGAIN);
+}
+TEST(Pidfd, Getfd) {
+  int p[2];
+  ASSERT_OK(pipe(p));
+  const ScopedFd r(p[0]), w(p[1]);
+  const PausedChild child;
+  const ScopedFd fd(PidfdOpen(child.pid())), copy(PidfdGetfd(fd.get(), w.get()));
+  ASSERT_OK(copy.get());
+  ASSERT_EQ(write(copy.get(), "x", 1), 1);
+  char b;
+  EXPECT_EQ(read(r.get(), &b, 1), 1);
+  EXPECT_FAIL(PidfdGetfd(fd.get(), 5000), EBADF);
+  EXPECT_FAIL(PidfdGetfd(r.get(), 0), EBADF);
+  EXPECT_FAIL(PidfdGetfd(fd.get(), 0, 1), EINVAL);
+}
+TEST(Pidfd, Errors) {
+  EXPECT_FAIL(PidfdOpen(-1), EINVAL);
+  EXPECT_FAIL(PidfdOpen(999'999), ESRCH);
+  EXPECT_FAIL(PidfdOpen(getpid(), 0x1), EINVAL);
+  const ScopedFd null(open("/dev/null", O_RDWR));
+  EXPECT_FAIL(PidfdSendSignal(null.get(), 0), EBADF);
+}
+
+TEST(Personality, QueryAndSet) {
+  EXPECT_TRUE(PassesInChild([] {
+    const int old = personality(0xffffffff);
+    EXPECT_EQ(personality(old | ADDR_NO_RANDOMIZE), old);
+    EXPECT_EQ(personality(0xffffffff), old | ADDR_NO_RANDOMIZE);
+  }));
+}
+
+TEST(Sched, AffinityRoundTrip) {
+  EXPECT_TRUE(PassesInChild([] {
+    cpu_set_t set;
+    ASSERT_OK(sched_getaffinity(0, sizeof set, &set));
+    ASSERT_GE(CPU_COUNT(&set), 1);
+    int first = 0;
+    while (!CPU_ISSET(first, &set)) ++first;
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(first, &one);
+    ASSERT_OK(sched_setaffinity(0, sizeof one, &one));
+    ASSERT_OK(sched_getaffinity(0, sizeof set, &set));
+    EXPECT_EQ(CPU_COUNT(&set), 1);
+    EXPECT_EQ(sched_getcpu(), first);
+  }));
+}
+TEST(Sched, AffinityErrors) {
+  cpu_set_t none;
+  CPU_ZERO(&none);
+  EXPECT_FAIL(sched_setaffinity(0, sizeof none, &none), EINVAL);
+  EXPECT_FAIL(sched_getaffinity(999'999, sizeof none, &none), ESRCH);
+  EXPECT_FAIL(syscall(SYS_sched_getaffinity, 0, size_t{1}, &none), EINVAL);
+}
+TEST(Sched, PolicyAndParam) {
+  EXPECT_EQ(sched_getscheduler(0), SCHED_OTHER);
+  sched_param param = {5};
+  ASSERT_OK(sched_getparam(0, &param));
+  EXPECT_EQ(param.sched_priority, 0);
+  param.sched_priority = 5;
+  EXPECT_FAIL(sched_setscheduler(0, SCHED_OTHER, &param), EINVAL);
+  EXPECT_FAIL(sched_setscheduler(0, 77, &param), EINVAL);
+  EXPECT_FAIL(sched_getscheduler(-1), EINVAL);
+}
+TEST(Sched, BatchAndIdle) {
+  EXPECT_TRUE(PassesInChild([] {
+    const sched_param param = {};
+    ASSERT_OK(sched_setscheduler(0, SCHED_BATCH, &param));
+    EXPECT_EQ(sched_getscheduler(0), SCHED_BATCH);
+    ASSERT_OK(sched_setscheduler(0, SCHED_IDLE, &param));
+    EXPECT_EQ(sched_getscheduler(0), SCHED_IDLE);
+  }));
+}
+TEST(Sched, PriorityRanges) {
+  EXPECT_EQ(sched_get_priority_min(SCHED_FIFO), 1);
+  EXPECT_EQ(sched_get_priority_max(SCHED_RR), 99);
+  EXPECT_EQ(sched_get_priority_max(SCHED_OTHER), 0);
+  EXPECT_FAIL(sched_get_priority_max(99), EINVAL);
+}
+TEST(Sched, Nice) {
+  EXPECT_TRUE(PassesInChild([] {
+    ASSERT_OK(setpriority(PRIO_PROCESS, 0, 7));
+    errno = 0;
+    EXPECT_EQ(getpriority(PRIO_PROCESS, 0), 7);
+    EXPECT_EQ(nice(3), 10);
+    ASSERT_OK(setpriority(PRIO_PROCESS, 0, 100));
+    EXPECT_EQ(getpriority(PRIO_PROCESS, 0), 19);
+    BecomeUser(1000);
+    EXPECT_FAIL(setpriority(PRIO_PROCESS, 0, 1), EACCES);
+    EXPECT_FAIL(getpriority(PRIO_PROCESS, 999'999), ESRCH);
+    EXPECT_FAIL(getpriority(static_cast<__priority_which>(9), 0), EINVAL);
+  }));
+}
+TEST(Sched, YieldAndGetcpu) {
+  EXPECT_OK(sched_yield());
+  unsigned cpu = 9999, node = 9999;
+  ASSERT_OK(getcpu(&cpu, &node));
+  EXPECT_LT(cpu, 9999u);
+  EXPECT_LT(node, 9999u);
+}
+TEST(Sched, Getattr) {
+  struct {
+    uint32_t size, policy;
+    uint64_t flags;
+    int32_t nice;
+    uint32_t priority;
+    uint64_t runtime, deadline, period;
+  } attr = {};
+  ASSERT_OK(syscall(SYS_sched_getattr, 0, &attr, sizeof attr, 0));
+  EXPECT_EQ(attr.size, 48u);
+  EXPECT_EQ(attr.policy, static_cast<uint32_t>(SCHED_OTHER));
+  EXPECT_FAIL(syscall(SYS_sched_getattr, 0, &attr, 8, 0), EINVAL);
+}
+
+TEST(Usage, SelfGrows) {
+  rusage a, b;
+  ASSERT_OK(getrusage(RUSAGE_SELF, &a));
+  volatile unsigned spin = 0;
+  for (unsigned i = 0; i < 40'000'000; ++i) spin = spin + i;
+  ASSERT_OK(getrusage(RUSAGE_SELF, &b));
+  EXPECT_GT(b.ru_utime.tv_sec * 1'000'000 + b.ru_utime.tv_usec, a.ru_utime.tv_sec * 1'000'000 + a.ru_utime.tv_usec);
+  EXPECT_GT(b.ru_maxrss, 0);
+}
+TEST(Usage, ChildrenAreAddedWhenReaped) {
+  EXPECT_TRUE(PassesInChild([] {
+    rusage usage;
+    ASSERT_OK(getrusage(RUSAGE_CHILDREN, &usage));
+    EXPECT_EQ(usage.ru_utime.tv_sec * 1'000'000 + usage.ru_utime.tv_usec, 0);
+    WaitStatus(Spawn([] {
+      volatile unsigned spin = 0;
+      for (unsigned i = 0; i < 40'000'000; ++i) spin = spin + i;
+    }));
+    ASSERT_OK(getrusage(RUSAGE_CHILDREN, &usage));
+    EXPECT_GT(usage.ru_utime.tv_sec * 1'000'000 + usage.ru_utime.tv_usec, 1'000);
+  }));
+}
+TEST(Usage, Errors) {
+  rusage usage;
+  EXPECT_FAIL(getrusage(static_cast<__rusage_who>(7), &usage), EINVAL);
+  EXPECT_FAIL(syscall(SYS_getrusage, RUSAGE_SELF, BadPointer()), EFAULT);
+}
+TEST(Usage, Times) {
+  tms t;
+  const clock_t a = times(&t);
+  EXPECT_NE(a, static_cast<clock_t>(-1));
+  usleep(30'000);
+  EXPECT_GE(times(nullptr), a + 2);
+}
+
+}  // namespace
+}  // namespace moat::guest
