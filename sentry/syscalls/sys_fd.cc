@@ -1,0 +1,105 @@
+// Descriptors: close(2), close_range(2), dup(2), ioctl(2).
+#include <fcntl.h>
+#include <linux/close_range.h>
+#include <sys/ioctl.h>
+
+#include "fs/vfs/vfs.h"
+#include "sentry/kernel/file_close.h"
+#include "sentry/kernel/fs_call.h"
+#include "sentry/kernel/task.h"
+#include "sentry/kernel/thread_group.h"
+#include "sentry/syscalls/handlers.h"
+
+namespace moat {
+namespace {
+
+uint64_t DescriptorLimit(Task& t) { return t.thread_group().rlimits().Soft(RLIMIT_NOFILE); }
+
+// Sets or clears one status flag as FIONBIO and FIOASYNC do.
+Result<int64_t> SetStatusBit(Task& t, File& file, int bit, GuestAddr arg) {
+  int on = TRY(UserIn<int>(arg).Read(t.memory()));
+  TRY(file.SetStatusFlags(on ? file.flags() | bit : file.flags() & ~bit));
+  return 0;
+}
+
+}  // namespace
+
+Result<int64_t> SysClose(Task& t, FdNum fd) {
+  RefPtr<File> file = t.fds().Remove(ToInt(fd));
+  if (!file) return kEBADF;
+  Task::FsCall fs(t);
+  TRY(CloseFile(fs, std::move(file)));
+  return 0;
+}
+
+Result<int64_t> SysCloseRange(Task& t, unsigned first, unsigned last, unsigned flags) {
+  if ((flags & ~(CLOSE_RANGE_UNSHARE | CLOSE_RANGE_CLOEXEC)) || first > last) return kEINVAL;
+  if ((flags & CLOSE_RANGE_UNSHARE) && t.fds().shared()) t.SetFdTable(t.fds().Clone());
+  if (flags & CLOSE_RANGE_CLOEXEC) {
+    t.fds().SetCloexecRange(first, last);
+    return 0;
+  }
+  Task::FsCall fs(t);
+  for (RefPtr<File>& file : t.fds().RemoveRange(first, last)) (void)CloseFile(fs, std::move(file));
+  return 0;
+}
+
+Result<int64_t> SysDup(Task& t, FdNum fd) {
+  return TRY(t.InstallFd(TRY(t.GetFile(ToInt(fd))), /*cloexec=*/false));
+}
+
+Result<int64_t> SysDup3(Task& t, FdNum old_fd, FdNum new_fd, int flags) {
+  if ((flags & ~O_CLOEXEC) || old_fd == new_fd) return kEINVAL;
+  if (ToInt(new_fd) < 0 || static_cast<uint64_t>(ToInt(new_fd)) >= DescriptorLimit(t)) return kEBADF;
+  RefPtr<File> file = TRY(t.GetFile(ToInt(old_fd)));
+  RefPtr<File> replaced =
+      TRY(t.fds().InstallAt(ToInt(new_fd), std::move(file), (flags & O_CLOEXEC) != 0, DescriptorLimit(t)));
+  if (replaced) {
+    Task::FsCall fs(t);
+    (void)CloseFile(fs, std::move(replaced));
+  }
+  return ToInt(new_fd);
+}
+
+Result<int64_t> SysDup2(Task& t, FdNum old_fd, FdNum new_fd) {
+  if (old_fd != new_fd) return SysDup3(t, old_fd, new_fd, 0);
+  TRY(t.GetFile(ToInt(old_fd)));
+  return ToInt(new_fd);
+}
+
+Result<int64_t> SysIoctl(Task& t, FdNum fd, uint32_t cmd, uint64_t arg) {
+  RefPtr<File> file = TRY(t.GetFileNotPath(ToInt(fd)));
+  switch (cmd) {
+    case FIOCLEX:
+    case FIONCLEX:
+      TRY(t.fds().SetCloexec(ToInt(fd), cmd == FIOCLEX));
+      return 0;
+    case FIONBIO:
+      return SetStatusBit(t, *file, O_NONBLOCK, arg);
+    case FIOASYNC:
+      return SetStatusBit(t, *file, O_ASYNC, arg);
+    case FIOQSIZE: {
+      uint32_t type = file->inode()->type();
+      if (type != S_IFREG && type != S_IFDIR && type != S_IFLNK) return kENOTTY;
+      TRY(UserOut<int64_t>(arg).Write(t.memory(), static_cast<int64_t>(TRY(file->GetAttr()).size)));
+      return 0;
+    }
+    case FIONREAD: {
+      if (file->inode()->type() != S_IFREG) break;
+      int64_t left = static_cast<int64_t>(TRY(file->GetAttr()).size) - file->offset();
+      TRY(UserOut<int>(arg).Write(t.memory(), static_cast<int>(left)));
+      return 0;
+    }
+    case TIOCGPTPEER: {
+      Task::FsCall fs(t);
+      RefPtr<File> peer = TRY(file->OpenPeer(fs, static_cast<int>(arg)));
+      return TRY(t.InstallFd(std::move(peer), (arg & O_CLOEXEC) != 0));
+    }
+    default:
+      break;
+  }
+  Task::FsCall fs(t);
+  return file->Ioctl(fs, t.memory(), cmd, arg);
+}
+
+}  // namespace moat
