@@ -70,7 +70,7 @@ Result<void> GoferClient::CallOn(Connection& c, Exchange& x) {
   iovec out[3] = {{&x.request, sizeof x.request},
                   {const_cast<char*>(x.name.data()), x.name.size()},
                   {const_cast<char*>(x.data.data()), x.data.size()}};
-  if (!gofer::SendPacket(c.socket.get(), out, -1).ok()) return Broken("cannot send");
+  if (!gofer::SendPacket(c.socket.get(), out, x.send_fd).ok()) return Broken("cannot send");
   iovec in[2] = {{&x.reply, sizeof x.reply}, {x.payload.data(), x.payload.size()}};
   Result<size_t> received = gofer::ReceivePacket(c.socket.get(), in, x.fd);
   if (!received.ok()) return Broken("cannot receive");

@@ -86,10 +86,18 @@ class GoferClient final : public RefCounted {
   Result<std::vector<std::string>> ListXattr(gofer::Handle h);
   Result<void> RemoveXattr(gofer::Handle h, std::string_view name);
 
-  Result<int64_t> StdioSeek(uint32_t index, int64_t offset, int whence);
-  Result<void> StdioSync(uint32_t index, bool data_only);
-  Result<void> StdioTruncate(uint32_t index, uint64_t size);
-  Result<gofer::Attr> StdioGetAttr(uint32_t index);
+  // Gives the gofer a copy of a descriptor that the caller of runsc handed in, for the calls that the sentry may not
+  // make itself.
+  struct Stdio {
+    gofer::Handle handle;
+    gofer::Attr attr;
+    int status_flags;  // O_RDWR, O_APPEND, ...
+  };
+  Result<Stdio> StdioAdd(int fd);
+  Result<int64_t> StdioSeek(gofer::Handle h, int64_t offset, int whence);
+  Result<void> StdioSync(gofer::Handle h, bool data_only);
+  Result<void> StdioTruncate(gofer::Handle h, uint64_t size);
+  Result<gofer::Attr> StdioGetAttr(gofer::Handle h);
 
   // Gives a handle back. Takes no lock and makes no call: handles travel in batches with later calls.
   void Forget(gofer::Handle h);
@@ -121,6 +129,7 @@ class GoferClient final : public RefCounted {
     gofer::Reply reply = {};
     std::span<std::byte> payload;
     size_t payload_size = 0;
+    int send_fd = -1;
     ScopedFd fd;
     bool wants_fd = false;
     bool partial = false;

@@ -25,8 +25,7 @@ std::string_view Text(std::span<const std::byte> bytes) {
 }
 
 bool IsEntryName(std::string_view name) {
-  return !name.empty() && name.size() <= gofer::kMaxName && name.find('/') == name.npos &&
-         name.find('\0') == name.npos;
+  return !name.empty() && name.size() <= gofer::kMaxName && name.find('/') == name.npos && name.find('\0') == name.npos;
 }
 
 }  // namespace
@@ -150,8 +149,7 @@ Result<gofer::Attr> GoferClient::Link(gofer::Handle dir, std::string_view name, 
   return x.reply.attr;
 }
 
-Result<gofer::Attr> GoferClient::Unlink(gofer::Handle dir, std::string_view name, gofer::Handle child,
-                                        bool directory) {
+Result<gofer::Attr> GoferClient::Unlink(gofer::Handle dir, std::string_view name, gofer::Handle child, bool directory) {
   Exchange x;
   x.request.handle = dir;
   x.request.handle2 = child;
@@ -191,8 +189,7 @@ Result<GoferClient::Listing> GoferClient::Readdir(gofer::Handle dir, int64_t coo
     std::string_view name = Text(rest.first(entry.name_length));
     rest = rest.subspan(entry.name_length);
     if (!IsEntryName(name) || entry.next < 0 || entry.type > 15) return Broken("a name that no directory has");
-    listing.entries.push_back(
-        {std::string(name), entry.ino, entry.next, entry.dev_major, entry.dev_minor, entry.type});
+    listing.entries.push_back({std::string(name), entry.ino, entry.next, entry.dev_major, entry.dev_minor, entry.type});
   }
   if (!rest.empty() || (listing.entries.empty() && !listing.at_end)) return Broken("a listing that leads nowhere");
   return listing;
@@ -289,9 +286,18 @@ Result<void> GoferClient::RemoveXattr(gofer::Handle h, std::string_view name) {
   return Call(Op::kRemoveXattr, x);
 }
 
-Result<int64_t> GoferClient::StdioSeek(uint32_t index, int64_t offset, int whence) {
+Result<GoferClient::Stdio> GoferClient::StdioAdd(int fd) {
   Exchange x;
-  x.request.handle = index;
+  x.send_fd = fd;
+  TRY(Call(Op::kStdioAdd, x));
+  CHECKED_ATTR(x);
+  if (x.reply.handle == 0 || x.reply.value > INT32_MAX) return Broken("a descriptor that no process has");
+  return Stdio{x.reply.handle, x.reply.attr, static_cast<int>(x.reply.value)};
+}
+
+Result<int64_t> GoferClient::StdioSeek(gofer::Handle h, int64_t offset, int whence) {
+  Exchange x;
+  x.request.handle = h;
   x.request.value = static_cast<uint64_t>(offset);
   x.request.flags = static_cast<uint32_t>(whence);
   TRY(Call(Op::kStdioSeek, x));
@@ -299,23 +305,23 @@ Result<int64_t> GoferClient::StdioSeek(uint32_t index, int64_t offset, int whenc
   return static_cast<int64_t>(x.reply.value);
 }
 
-Result<void> GoferClient::StdioSync(uint32_t index, bool data_only) {
+Result<void> GoferClient::StdioSync(gofer::Handle h, bool data_only) {
   Exchange x;
-  x.request.handle = index;
+  x.request.handle = h;
   x.request.flags = data_only ? 1 : 0;
   return Call(Op::kStdioSync, x);
 }
 
-Result<void> GoferClient::StdioTruncate(uint32_t index, uint64_t size) {
+Result<void> GoferClient::StdioTruncate(gofer::Handle h, uint64_t size) {
   Exchange x;
-  x.request.handle = index;
+  x.request.handle = h;
   x.request.value = size;
   return Call(Op::kStdioTruncate, x);
 }
 
-Result<gofer::Attr> GoferClient::StdioGetAttr(uint32_t index) {
+Result<gofer::Attr> GoferClient::StdioGetAttr(gofer::Handle h) {
   Exchange x;
-  x.request.handle = index;
+  x.request.handle = h;
   TRY(Call(Op::kStdioGetAttr, x));
   CHECKED_ATTR(x);
   return x.reply.attr;

@@ -98,8 +98,8 @@ Result<int64_t> HostDirectory::Seek(const VfsContext&, int64_t offset, int whenc
 
 Result<void> HostDirectory::Sync(bool data_only) {
   if (inode_->host_fs().read_only_mount()) return {};
-  return inode_->host_fs().client().Sync(inode_->handle(), data_only ? GoferClient::SyncKind::kData
-                                                                     : GoferClient::SyncKind::kFile);
+  return inode_->host_fs().client().Sync(inode_->handle(),
+                                         data_only ? GoferClient::SyncKind::kData : GoferClient::SyncKind::kFile);
 }
 
 }  // namespace moat

@@ -4,30 +4,40 @@
 #include <sys/uio.h>
 
 #include "fs/hostfs/host_io.h"
+#include "fs/vfs/permissions.h"
 
 namespace moat {
-namespace {
-
-// RLIMIT_FSIZE and the largest file offset: shortens `src` to what may be written at `offset`.
-Result<void> LimitWrite(const VfsContext& ctx, IoSource& src, uint64_t offset) {
-  uint64_t limit = std::min<uint64_t>(ctx.file_size_limit, INT64_MAX);
-  if (src.remaining() == 0) return {};
-  if (offset >= limit) return kEFBIG;
-  src.Truncate(limit - offset);
-  return {};
-}
-
-}  // namespace
-
 Result<size_t> HostRegularFile::PRead(const VfsContext&, IoDest& dst, int64_t offset) {
   return HostRead(TRY(inode_->HostFd(false)), dst, offset, 0);
+}
+
+Result<size_t> HostRegularFile::Read(const VfsContext& ctx, IoDest& dst) {
+  // As File::Read, but for where the size comes from: fresh attributes would cost a round trip after each write.
+  int64_t want = static_cast<int64_t>(dst.remaining());
+  if (inode_->host_fs().exclusive()) {
+    int64_t left = static_cast<int64_t>(TRY(inode_->Size())) - offset();
+    want = std::min(want, std::max<int64_t>(left, 0));
+  }
+  int64_t from;
+  {
+    MutexLock lock(offset_mutex());
+    from = offset();
+    set_offset(from + want);
+  }
+  Result<size_t> n = PRead(ctx, dst, from);
+  int64_t moved = n.ok() ? static_cast<int64_t>(*n) : 0;
+  if (moved != want) {
+    MutexLock lock(offset_mutex());
+    if (offset() == from + want) set_offset(from + moved);
+  }
+  return n;
 }
 
 Result<size_t> HostRegularFile::PWrite(const VfsContext& ctx, IoSource& src, int64_t offset) {
   uint64_t end;
   // pwrite(2), "BUGS": O_APPEND wins over the offset.
   if ((flags() & O_APPEND) != 0) return Append(ctx, src, end);
-  TRY(LimitWrite(ctx, src, static_cast<uint64_t>(offset)));
+  TRY(LimitWrite(ctx, src, offset));
   if (src.remaining() == 0) return size_t{0};
   size_t n = TRY(HostWrite(TRY(inode_->HostFd(true)), src, offset, 0));
   inode_->Wrote(static_cast<uint64_t>(offset), n);
@@ -36,7 +46,7 @@ Result<size_t> HostRegularFile::PWrite(const VfsContext& ctx, IoSource& src, int
 
 Result<size_t> HostRegularFile::Append(const VfsContext& ctx, IoSource& src, uint64_t& end) {
   end = TRY(inode_->Size());
-  TRY(LimitWrite(ctx, src, end));
+  TRY(LimitWrite(ctx, src, static_cast<int64_t>(end)));
   if (src.remaining() == 0) return size_t{0};
   size_t n = TRY(HostWrite(TRY(inode_->HostFd(true)), src, 0, RWF_APPEND));
   end = TRY(inode_->Appended(n));
@@ -45,6 +55,7 @@ Result<size_t> HostRegularFile::Append(const VfsContext& ctx, IoSource& src, uin
 
 Result<size_t> HostRegularFile::Write(const VfsContext& ctx, IoSource& src) {
   if ((flags() & O_APPEND) == 0) return File::Write(ctx, src);
+  TRY(RemovePrivileges(ctx, *inode_));
   uint64_t end;
   size_t n = TRY(Append(ctx, src, end));
   if (n != 0) set_offset(static_cast<int64_t>(end));
@@ -73,8 +84,8 @@ Result<void> HostRegularFile::Allocate(const VfsContext& ctx, int mode, int64_t 
 
 Result<void> HostRegularFile::Sync(bool data_only) {
   if (inode_->host_fs().read_only_mount()) return {};
-  return inode_->host_fs().client().Sync(inode_->handle(), data_only ? GoferClient::SyncKind::kData
-                                                                     : GoferClient::SyncKind::kFile);
+  return inode_->host_fs().client().Sync(inode_->handle(),
+                                         data_only ? GoferClient::SyncKind::kData : GoferClient::SyncKind::kFile);
 }
 
 }  // namespace moat

@@ -17,6 +17,7 @@ class HostRegularFile final : public File {
 
   Result<size_t> PRead(const VfsContext& ctx, IoDest& dst, int64_t offset) override;
   Result<size_t> PWrite(const VfsContext& ctx, IoSource& src, int64_t offset) override;
+  Result<size_t> Read(const VfsContext& ctx, IoDest& dst) override;
   // O_APPEND is the host's own atomic append.
   Result<size_t> Write(const VfsContext& ctx, IoSource& src) override;
   Result<int64_t> Seek(const VfsContext& ctx, int64_t offset, int whence) override;

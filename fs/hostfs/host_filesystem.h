@@ -27,7 +27,7 @@ class HostFs final : public FileSystem {
  public:
   struct Options {
     HostCache cache = HostCache::kExclusive;
-    bool read_only = false;  // what the gofer enforces; kept here to answer EROFS without a round trip
+    bool read_only = false;        // what the gofer enforces; kept here to answer EROFS without a round trip
     std::string type_name = "9p";  // what /proc/mounts shows; statfs answers the host's
   };
   // Attaches to mount `index` of the gofer.

@@ -88,7 +88,7 @@ class HostInode final : public Inode {
   mutable Mutex mu_{LockRank::kInode};
   Kstat attr_ ABSL_GUARDED_BY(mu_);
   bool attr_valid_ ABSL_GUARDED_BY(mu_) = true;
-  bool size_valid_ ABSL_GUARDED_BY(mu_) = true;  // attr_.size is right even while the rest is stale
+  bool size_valid_ ABSL_GUARDED_BY(mu_) = true;   // attr_.size is right even while the rest is stale
   uint64_t generation_ ABSL_GUARDED_BY(mu_) = 0;  // of changes: an answer that was on its way during one is not kept
   ScopedFd read_fd_ ABSL_GUARDED_BY(mu_), write_fd_ ABSL_GUARDED_BY(mu_);  // once valid, for the inode's life
   std::shared_ptr<const Listing> listing_ ABSL_GUARDED_BY(mu_);

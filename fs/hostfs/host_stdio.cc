@@ -12,31 +12,48 @@
 namespace moat {
 namespace {
 
-Nanos ToNanos(const timespec& t) { return t.tv_sec * kNanosPerSec + t.tv_nsec; }
+// What the gofer says of a descriptor, or, without one, the host itself.
+Result<GoferClient::Stdio> Describe(int fd, GoferClient* gofer) {
+  if (gofer != nullptr) return gofer->StdioAdd(fd);
+  struct stat st;
+  int status = fcntl(fd, F_GETFL);
+  if (status < 0 || fstat(fd, &st) != 0) return HostErrno();
+  GoferClient::Stdio out = {};
+  out.status_flags = status;
+  out.attr.mode = st.st_mode;
+  out.attr.nlink = static_cast<uint32_t>(st.st_nlink);
+  out.attr.uid = st.st_uid;
+  out.attr.gid = st.st_gid;
+  out.attr.rdev_major = major(st.st_rdev);
+  out.attr.rdev_minor = minor(st.st_rdev);
+  out.attr.size = static_cast<uint64_t>(st.st_size);
+  out.attr.blksize = static_cast<uint32_t>(st.st_blksize);
+  return out;
+}
 
-Kstat ToKstat(const struct stat& st, uint64_t ino) {
+Kstat ToKstat(const gofer::Attr& a, uint64_t ino) {
   Kstat k;
   k.ino = ino;
-  k.mode = st.st_mode;
-  k.nlink = static_cast<uint32_t>(st.st_nlink);
-  k.uid = st.st_uid;
-  k.gid = st.st_gid;
+  k.mode = a.mode;
+  k.nlink = a.nlink;
+  k.uid = a.uid;
+  k.gid = a.gid;
   k.dev = HostStdioFs::Get().device();
-  k.rdev = {major(st.st_rdev), minor(st.st_rdev)};
-  k.size = static_cast<uint64_t>(st.st_size);
-  k.blocks = static_cast<uint64_t>(st.st_blocks);
-  k.blksize = static_cast<uint32_t>(st.st_blksize);
-  k.atime = ToNanos(st.st_atim);
-  k.mtime = ToNanos(st.st_mtim);
-  k.ctime = ToNanos(st.st_ctim);
+  k.rdev = {a.rdev_major, a.rdev_minor};
+  k.size = a.size;
+  k.blocks = a.blocks;
+  k.blksize = a.blksize;
+  k.atime = a.atime;
+  k.mtime = a.mtime;
+  k.ctime = a.ctime;
   return k;
 }
 
-HostStdioInode::Kind KindOf(int fd, const struct stat& st) {
-  if (S_ISREG(st.st_mode)) return HostStdioInode::Kind::kRegular;
-  if (S_ISSOCK(st.st_mode)) return HostStdioInode::Kind::kSocket;
+HostStdioInode::Kind KindOf(int fd, uint32_t mode) {
+  if (S_ISREG(mode)) return HostStdioInode::Kind::kRegular;
+  if (S_ISSOCK(mode)) return HostStdioInode::Kind::kSocket;
   winsize unused;
-  if (S_ISCHR(st.st_mode) && ioctl(fd, TIOCGWINSZ, &unused) == 0) return HostStdioInode::Kind::kTerminal;
+  if (S_ISCHR(mode) && ioctl(fd, TIOCGWINSZ, &unused) == 0) return HostStdioInode::Kind::kTerminal;
   return HostStdioInode::Kind::kStream;
 }
 
@@ -49,11 +66,10 @@ Result<HostStdio> WrapHostStdio(std::vector<ScopedFd> fds, RefPtr<GoferClient> g
     RefPtr<File>& file = out.files.emplace_back();
     int fd = fds[i].get();
     if (fd < 0) continue;
-    struct stat st;
-    int status = fcntl(fd, F_GETFL);
-    if (fstat(fd, &st) != 0 || status < 0) return HostErrno();
-    HostStdioInode::Kind kind = KindOf(fd, st);
-    DeviceId rdev{major(st.st_rdev), minor(st.st_rdev)};
+    GoferClient::Stdio about = TRY(Describe(fd, gofer.get()));
+    int status = about.status_flags;
+    HostStdioInode::Kind kind = KindOf(fd, about.attr.mode);
+    DeviceId rdev{about.attr.rdev_major, about.attr.rdev_minor};
     RefPtr<HostTty> tty;
     if (kind == HostStdioInode::Kind::kTerminal) {
       // Two different terminals among the three are rare: the further one has a Tty of its own.
@@ -61,8 +77,8 @@ Result<HostStdio> WrapHostStdio(std::vector<ScopedFd> fds, RefPtr<GoferClient> g
       tty = terminal->device() == rdev ? terminal : MakeRef<HostTty>(rdev);
     }
     RefPtr<HostStdioInode> inode =
-        MakeRef<HostStdioInode>(std::move(fds[i]), kind, ToKstat(st, HostStdioFs::Get().NextIno()), status & O_ACCMODE,
-                                i, gofer, tty);
+        MakeRef<HostStdioInode>(std::move(fds[i]), kind, ToKstat(about.attr, HostStdioFs::Get().NextIno()),
+                                status & O_ACCMODE, about.handle, gofer, tty);
     VfsPath path = vfs::AnonymousPath(inode, "host:[" + std::to_string(inode->ino()) + "]");
     OpenFlags flags{(status & (O_ACCMODE | O_APPEND)) | O_LARGEFILE};
     switch (kind) {

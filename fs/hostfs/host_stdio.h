@@ -22,9 +22,8 @@ struct HostStdio {
   RefPtr<Tty> tty;
 };
 
-// Wraps `fds`; before the sentry's lockdown (fstat, fcntl and epoll_ctl are called here and not later).
-// `gofer` holds copies of regular ones under the same indices, for what the sentry may not call itself (lseek,
-// ftruncate, fsync); null: these operations answer kEINVAL.
+// Wraps `fds`. The gofer gets copies and makes the calls that the sentry may not (fstat, lseek, ftruncate, fsync), so
+// this works before and after the sentry's lockdown. Null, in tests: fstat is called here, the others answer kEINVAL.
 Result<HostStdio> WrapHostStdio(std::vector<ScopedFd> fds, RefPtr<GoferClient> gofer);
 
 }  // namespace moat

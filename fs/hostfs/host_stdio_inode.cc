@@ -13,13 +13,13 @@ HostStdioFs& HostStdioFs::Get() {
   return *fs;
 }
 
-HostStdioInode::HostStdioInode(ScopedFd fd, Kind kind, const Kstat& st, int access_mode, uint32_t index,
+HostStdioInode::HostStdioInode(ScopedFd fd, Kind kind, const Kstat& st, int access_mode, gofer::Handle handle,
                                RefPtr<GoferClient> gofer, RefPtr<Tty> tty)
     : Inode(HostStdioFs::Get(), kind == Kind::kSocket ? S_IFSOCK : S_IFREG, st.ino),
       fd_(std::move(fd)),
       kind_(kind),
       access_mode_(access_mode),
-      index_(index),
+      handle_(handle),
       gofer_(std::move(gofer)),
       tty_(std::move(tty)),
       attr_(st) {
@@ -29,6 +29,7 @@ HostStdioInode::HostStdioInode(ScopedFd fd, Kind kind, const Kstat& st, int acce
 
 HostStdioInode::~HostStdioInode() {
   if (polled_) HostPoller::Get().Remove(fd_.get());
+  if (gofer_) gofer_->Forget(handle_);
   if (tty_) static_cast<HostTty*>(tty_.get())->InodeGone(this);
 }
 
@@ -39,7 +40,7 @@ Result<Kstat> HostStdioInode::GetAttr() {
     st = attr_;
   }
   if (kind_ != Kind::kRegular || !gofer_) return st;
-  gofer::Attr a = TRY(gofer_->StdioGetAttr(index_));
+  gofer::Attr a = TRY(gofer_->StdioGetAttr(handle_));
   st.size = a.size;
   st.blocks = a.blocks;
   st.nlink = a.nlink;
@@ -52,7 +53,7 @@ Result<Kstat> HostStdioInode::GetAttr() {
 Result<void> HostStdioInode::SetAttr(const VfsContext&, const AttrChange& change) {
   if (change.size && kind_ == Kind::kRegular) {
     if (access_mode_ == O_RDONLY || !gofer_) return kEINVAL;
-    TRY(gofer_->StdioTruncate(index_, *change.size));
+    TRY(gofer_->StdioTruncate(handle_, *change.size));
   }
   MutexLock lock(mu_);
   if (change.mode) attr_.mode = (attr_.mode & S_IFMT) | (*change.mode & 07777);
@@ -80,12 +81,12 @@ Result<RefPtr<File>> HostStdioInode::Open(const VfsContext& ctx, const VfsPath& 
 Result<int64_t> HostStdioInode::SeekShared(int64_t offset, int whence) {
   if (kind_ != Kind::kRegular) return kESPIPE;
   if (!gofer_) return kEINVAL;
-  return gofer_->StdioSeek(index_, offset, whence);
+  return gofer_->StdioSeek(handle_, offset, whence);
 }
 
 Result<void> HostStdioInode::SyncShared(bool data_only) {
   if (kind_ != Kind::kRegular || !gofer_) return kEINVAL;
-  return gofer_->StdioSync(index_, data_only);
+  return gofer_->StdioSync(handle_, data_only);
 }
 
 }  // namespace moat

@@ -21,11 +21,12 @@ class HostStdioInode final : public Inode {
  public:
   enum class Kind { kRegular, kSocket, kTerminal, kStream };
 
-  // `st`: what fstat said of `fd`. For the VFS every kind but a socket is a regular file: opening it again
+  // `st`: what fstat said of `fd`; `handle`: the gofer's copy, 0 without one. For the VFS every kind but a socket is a
+  // regular file: opening it again
   // (/dev/stdout, /proc/self/fd/1) must reach this object and not a driver or a pipe of the sandbox's own. stat(2)
   // tells the true type.
-  HostStdioInode(ScopedFd fd, Kind kind, const Kstat& st, int access_mode, uint32_t index, RefPtr<GoferClient> gofer,
-                 RefPtr<Tty> tty);
+  HostStdioInode(ScopedFd fd, Kind kind, const Kstat& st, int access_mode, gofer::Handle handle,
+                 RefPtr<GoferClient> gofer, RefPtr<Tty> tty);
 
   int fd() const { return fd_.get(); }
   Kind kind() const { return kind_; }
@@ -46,7 +47,7 @@ class HostStdioInode final : public Inode {
   const ScopedFd fd_;
   const Kind kind_;
   const int access_mode_;  // O_RDONLY, O_WRONLY, O_RDWR: of the host's description
-  const uint32_t index_;
+  const gofer::Handle handle_;
   const RefPtr<GoferClient> gofer_;
   const RefPtr<Tty> tty_;
   WaitQueue wait_queue_;

@@ -16,7 +16,7 @@
 namespace moat::gofer {
 
 inline constexpr uint32_t kProtocolVersion = 1;
-inline constexpr size_t kMaxPayload = 68 << 10;     // the largest xattr value (64 KiB), its name, and room
+inline constexpr size_t kMaxPayload = 68 << 10;  // the largest xattr value (64 KiB), its name, and room
 inline constexpr size_t kMaxReaddirBytes = 64 << 10;
 inline constexpr size_t kMaxName = 255;             // NAME_MAX
 inline constexpr size_t kMaxTarget = 4095;          // PATH_MAX - 1: a symlink's contents
@@ -29,34 +29,36 @@ inline constexpr uint32_t kMaxForget = 512;         // handles of one forget
 using Handle = uint64_t;
 
 enum class Op : uint16_t {
-  kAttach = 1,   // value: mount index; handle := root, attr
-  kWalk,         // handle: directory, count: components, payload: names; see WalkStep
-  kGetAttr,      // handle
-  kSetAttr,      // handle, mask: kSet*, mode, uid, gid, value: size, atime, mtime; attr := after
-  kOpen,         // handle: regular file, flags: O_RDONLY, O_WRONLY or O_RDWR; one fd and attr come back
-  kCreate,       // handle: directory, name, mode, uid, gid; handle, attr and one O_RDWR fd come back
+  kAttach = 1,       // value: mount index; handle := root, attr
+  kWalk,             // handle: directory, count: components, payload: names; see WalkStep
+  kGetAttr,          // handle
+  kSetAttr,          // handle, mask: kSet*, mode, uid, gid, value: size, atime, mtime; attr := after
+  kOpen,             // handle: regular file, flags: O_RDONLY, O_WRONLY or O_RDWR; one fd and attr come back
+  kCreate,           // handle: directory, name, mode, uid, gid; handle, attr and one O_RDWR fd come back
   kCreateTemporary,  // handle: directory, mode, uid, gid: O_TMPFILE; as kCreate
-  kMkdir,        // handle: directory, name, mode, uid, gid; handle and attr
-  kMknod,        // as kMkdir; mode has S_IFIFO or S_IFSOCK
-  kSymlink,      // as kMkdir; second payload: target
-  kLink,         // handle: directory, name, handle2: target; attr := the target's
-  kUnlink,       // handle: directory, name, flags: 0 or AT_REMOVEDIR, handle2: the child or 0; attr := the child's
-  kRename,       // handle: old directory, name; handle2: new directory, second payload: new name; flags: RENAME_*
-  kReaddir,      // handle: directory, value: cookie (0: start); payload := DirEntry records; value := 1 at the end
-  kReadlink,     // handle: symlink; payload := target
-  kStatFs,       // handle; payload := StatFs
-  kSync,         // handle, flags: 1 data only, 2 the whole file system
-  kAllocate,     // handle, flags: FALLOC_FL_*, value: offset, value2: length; attr := after
-  kSeek,         // handle: regular file, flags: SEEK_DATA or SEEK_HOLE, value: offset; value := result
-  kGetXattr,     // handle, name; payload := value
-  kSetXattr,     // handle, name, second payload: value, flags: XATTR_*
-  kListXattr,    // handle; payload := NUL-terminated names
-  kRemoveXattr,  // handle, name
-  kForget,       // count: handles, payload: Handle[]; unknown ones are errors of the client
-  kStdioSeek,    // value: offset, handle: stdio index, flags: whence; value := new offset
-  kStdioSync,    // handle: stdio index, flags: 1 data only
-  kStdioTruncate,  // handle: stdio index, value: size
-  kStdioGetAttr,   // handle: stdio index; attr
+  kMkdir,            // handle: directory, name, mode, uid, gid; handle and attr
+  kMknod,            // as kMkdir; mode has S_IFIFO or S_IFSOCK
+  kSymlink,          // as kMkdir; second payload: target
+  kLink,             // handle: directory, name, handle2: target; attr := the target's
+  kUnlink,           // handle: directory, name, flags: 0 or AT_REMOVEDIR, handle2: the child or 0; attr := the child's
+  kRename,           // handle: old directory, name; handle2: new directory, second payload: new name; flags: RENAME_*
+  kReaddir,          // handle: directory, value: cookie (0: start); payload := DirEntry records; value := 1 at the end
+  kReadlink,         // handle: symlink; payload := target
+  kStatFs,           // handle; payload := StatFs
+  kSync,             // handle, flags: 1 data only, 2 the whole file system
+  kAllocate,         // handle, flags: FALLOC_FL_*, value: offset, value2: length; attr := after
+  kSeek,             // handle: regular file, flags: SEEK_DATA or SEEK_HOLE, value: offset; value := result
+  kGetXattr,         // handle, name; payload := value
+  kSetXattr,         // handle, name, second payload: value, flags: XATTR_*
+  kListXattr,        // handle; payload := NUL-terminated names
+  kRemoveXattr,      // handle, name
+  kForget,           // count: handles, payload: Handle[]; unknown ones are errors of the client
+  // Descriptors that the caller of runsc handed in. Their handles are good for these calls and kForget only.
+  kStdioAdd,       // one fd comes along; handle, attr; value := status flags (fcntl F_GETFL)
+  kStdioSeek,      // handle, value: offset, flags: whence; value := new offset
+  kStdioSync,      // handle, flags: 1 data only
+  kStdioTruncate,  // handle, value: size
+  kStdioGetAttr,   // handle; attr
   kOpCount,
 };
 
@@ -73,7 +75,7 @@ enum SetAttrMask : uint32_t {
 };
 
 struct Request {
-  uint32_t length;    // of the whole message
+  uint32_t length;  // of the whole message
   uint16_t op;
   uint16_t version;
   uint64_t sequence;  // echoed by the reply
@@ -140,7 +142,7 @@ static_assert(sizeof(WalkStep) == 112);
 // A readdir's record; the next one starts after `name_length` bytes, without padding.
 struct DirEntry {
   uint64_t ino;
-  int64_t next;  // cookie of the position after this entry
+  int64_t next;                   // cookie of the position after this entry
   uint32_t dev_major, dev_minor;  // of the directory
   uint16_t name_length;
   uint8_t type;  // DT_*

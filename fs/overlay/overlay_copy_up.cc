@@ -49,9 +49,8 @@ Result<void> OverlayInode::CopyUp(const VfsContext& ctx, uint64_t data_limit) {
 
 void OverlayInode::DiscardAnchor(const VfsContext& ctx, const std::string& anchor, Inode& copy) {
   // A failure leaves a stray name in the work directory, which nobody sees.
-  (void)overlay().WithWork([&](Inode& work) {
-    return copy.is_dir() ? work.Rmdir(ctx, anchor, copy) : work.Unlink(ctx, anchor, copy);
-  });
+  (void)overlay().WithWork(
+      [&](Inode& work) { return copy.is_dir() ? work.Rmdir(ctx, anchor, copy) : work.Unlink(ctx, anchor, copy); });
 }
 
 Result<RefPtr<Inode>> OverlayInode::MakeCopy(const VfsContext& ctx, const std::string& anchor, uint64_t data_limit) {

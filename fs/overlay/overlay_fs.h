@@ -25,8 +25,9 @@ class OverlayInode;
 
 class OverlayFs final : public FileSystem {
  public:
-  // `upper`: empty, writable, used by nothing else; null makes the overlay read-only. `lowers`: top to bottom, at least one;
-  // nobody may change them meanwhile. Roots are the layers' roots. `cred`: who makes the two directories in `upper`.
+  // `upper`: empty, writable, used by nothing else; null makes the overlay read-only. `lowers`: top to bottom, at least
+  // one; nobody may change them meanwhile. Roots are the layers' roots. `cred`: who makes the two directories in
+  // `upper`.
   static Result<RefPtr<OverlayFs>> Create(const VfsContext& ctx, RefPtr<FileSystem> upper,
                                           std::vector<RefPtr<FileSystem>> lowers);
 

@@ -77,8 +77,7 @@ Result<void> OverlayInode::RemoveXattr(const VfsContext& ctx, std::string_view n
 
 Result<RefPtr<Mappable>> OverlayInode::GetMappable() {
   if (type() != S_IFREG) return kENODEV;
-  RefPtr<OverlayMappable> made =
-      MakeRef<OverlayMappable>(RefPtr<OverlayInode>(this), TRY(layer().GetMappable()));
+  RefPtr<OverlayMappable> made = MakeRef<OverlayMappable>(RefPtr<OverlayInode>(this), TRY(layer().GetMappable()));
   {
     MutexLock lock(mappable_mu_);
     if (mappable_ != nullptr && mappable_->TryAddRef()) return RefPtr<Mappable>(AdoptRef<Mappable>(mappable_));

@@ -91,7 +91,7 @@ class OverlayInode final : public Inode {
   std::atomic<Inode*> upper_raw_{nullptr};  // owned: one reference, given back by the destructor
 
   mutable Mutex mu_{LockRank::kOverlay};
-  std::string anchor_ ABSL_GUARDED_BY(mu_);  // name in the work directory; empty: none
+  std::string anchor_ ABSL_GUARDED_BY(mu_);   // name in the work directory; empty: none
   int nlink_delta_ ABSL_GUARDED_BY(mu_) = 0;  // lower-born: names made minus names removed in the overlay
   std::unordered_set<std::string> whiteouts_ ABSL_GUARDED_BY(mu_);
   std::atomic<bool> has_whiteouts_{false};

@@ -126,9 +126,8 @@ Result<void> OverlayInode::Place(const VfsContext& ctx, std::string_view name, O
     }
     // A copied directory without an anchor stands in some upper directory, and then its name was found there.
     if (anchor.empty()) return kEIO;
-    TRY(overlay().WithWork([&](Inode& work) {
-      return work.Rename(ctx, anchor, *child.upper(), *upper(), name, nullptr, 0);
-    }));
+    TRY(overlay().WithWork(
+        [&](Inode& work) { return work.Rename(ctx, anchor, *child.upper(), *upper(), name, nullptr, 0); }));
     MutexLock lock(child.mu_);
     child.anchor_.clear();
   } else {

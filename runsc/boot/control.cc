@@ -174,7 +174,7 @@ class ControlServer {
     std::vector<std::string> warnings;
     absl::StatusOr<oci::Process> process = oci::ParseProcess(request.text, warnings);
     if (!process.ok()) return Answer(client, MessageKind::kError, 255, Text(process.status()));
-    Result<HostStdio> stdio = WrapHostStdio(std::move(request.fds), nullptr);
+    Result<HostStdio> stdio = WrapHostStdio(std::move(request.fds), state_.gofer);
     if (!stdio.ok()) return Answer(client, MessageKind::kError, 255, "stdio: " + ErrnoText(stdio.error()));
     Result<RefPtr<ThreadGroup>> group = state_.kernel->CreateProcess(Spec(*process, *stdio));
     if (!group.ok()) {

@@ -43,7 +43,7 @@ int RunGofer(GoferConfig config) {
     if (!dropped.ok()) return Fail("cannot drop capabilities", static_cast<int>(dropped.error()));
   }
 
-  gofer::Server server(config.mounts, config.stdio);
+  gofer::Server server(config.mounts);
   size_t count = config.connections.size();
   std::latch prepared(static_cast<ptrdiff_t>(count)), go(1);
   std::atomic<int> error{0};

@@ -20,7 +20,6 @@ struct GoferConfig {
   // client on that CPU gets a hand-off instead of a cross-CPU wake-up.
   std::vector<ScopedFd> connections;
   std::vector<GoferMount> mounts;  // a client attaches by index
-  std::vector<ScopedFd> stdio;     // the sandbox's 0, 1, 2, for seek, sync and truncate; may be empty
   // This very process's /proc/self/fd (O_PATH): how an object is opened anew from its O_PATH descriptor. Best from
   // a private instance of proc (fsopen, subset=pid) in the gofer's own pid namespace, where ".." leads nowhere.
   // Not valid: RunGofer opens /proc/self/fd itself.

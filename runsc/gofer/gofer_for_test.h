@@ -46,10 +46,9 @@ class TempTree {
 class GoferForTest {
  public:
   // `mounts` are served in order; `connections` sockets lead to the client.
-  explicit GoferForTest(std::vector<GoferMount> mounts, int connections = 2, std::vector<ScopedFd> stdio = {}) {
+  explicit GoferForTest(std::vector<GoferMount> mounts, int connections = 2) {
     GoferConfig config;
     config.mounts = std::move(mounts);
-    config.stdio = std::move(stdio);
     config.lock_down = false;
     std::vector<ScopedFd> client_ends;
     for (int i = 0; i < connections; ++i) {

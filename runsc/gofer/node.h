@@ -18,9 +18,12 @@ namespace moat::gofer {
 
 class Node final : public RefCounted {
  public:
-  Node(ScopedFd fd, uint32_t mode, bool read_only) : fd_(std::move(fd)), type_(mode & S_IFMT), read_only_(read_only) {}
+  enum class Kind { kObject, kStdio };
+  Node(ScopedFd fd, uint32_t mode, bool read_only, Kind kind = Kind::kObject)
+      : fd_(std::move(fd)), type_(mode & S_IFMT), read_only_(read_only), kind_(kind) {}
 
-  int fd() const { return fd_.get(); }  // O_PATH
+  Kind kind() const { return kind_; }
+  int fd() const { return fd_.get(); }  // O_PATH, but for stdio
   uint32_t type() const { return type_; }
   bool read_only() const { return read_only_; }
   bool is_dir() const { return type_ == S_IFDIR; }
@@ -34,6 +37,7 @@ class Node final : public RefCounted {
   const ScopedFd fd_;
   const uint32_t type_;
   const bool read_only_;
+  const Kind kind_;
 };
 
 // The name of a descriptor in /proc/self/fd, which is the working directory of every worker thread: a path that

@@ -41,8 +41,8 @@ class Garbage {
   uint64_t Below(uint64_t n) { return random_() % n; }
   // Numbers that programs trip over.
   uint64_t Number() {
-    static constexpr uint64_t kEdges[] = {0,          1,          2,    3,         16,        17,
-                                          255,        256,        4095, 4096,      65535,     65536,
+    static constexpr uint64_t kEdges[] = {0,          1,          2,    3,          16,        17,
+                                          255,        256,        4095, 4096,       65535,     65536,
                                           0x7fffffff, 0x80000000, ~0u,  1ull << 32, INT64_MAX, ~uint64_t{0}};
     return Below(3) == 0 ? random_() : kEdges[Below(std::size(kEdges))];
   }
@@ -115,13 +115,12 @@ TEST(ProtocolFuzz, TheGoferSurvivesAHostileSentry) {
   std::vector<GoferMount> mounts;
   mounts.push_back(MountOf(tree / "root"));
   mounts.push_back(MountOf(tree / "root", true));
-  std::vector<ScopedFd> stdio;
   ScopedFd proc(open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC));
   auto end = steady_clock::now() + kBudget;
   int requests = 0, connections = 0;
   while (steady_clock::now() < end) {
     ++connections;
-    gofer::Server server(mounts, stdio);
+    gofer::Server server(mounts);
     Pair pair;
     std::thread thread([&] {
       if (gofer::Server::PrepareThread(proc.get()).ok()) server.Serve(pair.b.get());
@@ -212,18 +211,42 @@ TEST(ProtocolFuzz, TheSentrySurvivesAHostileGofer) {
     for (int i = 0; i < 500 && !client->dead(); ++i, ++calls) {
       std::string_view names[3] = {"a", "b", "c"};
       switch (g.Below(14)) {
-        case 0: (void)client->Attach(0); break;
-        case 1: (void)client->Walk(1, std::span(names, 1 + g.Below(3))); break;
-        case 2: (void)client->GetAttr(1); break;
-        case 3: (void)client->Open(1, O_RDONLY); break;
-        case 4: (void)client->Create(1, "x", {}); break;
-        case 5: (void)client->Readlink(1); break;
-        case 6: (void)client->StatFileSystem(1); break;
-        case 7: (void)client->GetXattr(1, "user.x"); break;
-        case 8: (void)client->ListXattr(1); break;
-        case 9: (void)client->Seek(1, 0, SEEK_DATA); break;
-        case 10: (void)client->Sync(1, GoferClient::SyncKind::kFile); break;
-        case 11: (void)client->Unlink(1, "x", 2, false); break;
+        case 0:
+          (void)client->Attach(0);
+          break;
+        case 1:
+          (void)client->Walk(1, std::span(names, 1 + g.Below(3)));
+          break;
+        case 2:
+          (void)client->GetAttr(1);
+          break;
+        case 3:
+          (void)client->Open(1, O_RDONLY);
+          break;
+        case 4:
+          (void)client->Create(1, "x", {});
+          break;
+        case 5:
+          (void)client->Readlink(1);
+          break;
+        case 6:
+          (void)client->StatFileSystem(1);
+          break;
+        case 7:
+          (void)client->GetXattr(1, "user.x");
+          break;
+        case 8:
+          (void)client->ListXattr(1);
+          break;
+        case 9:
+          (void)client->Seek(1, 0, SEEK_DATA);
+          break;
+        case 10:
+          (void)client->Sync(1, GoferClient::SyncKind::kFile);
+          break;
+        case 11:
+          (void)client->Unlink(1, "x", 2, false);
+          break;
         default: {
           Result<GoferClient::Listing> listing = client->Readdir(1, 0);
           if (!listing.ok()) break;

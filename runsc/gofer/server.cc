@@ -138,6 +138,8 @@ Server::Handler Server::HandlerOf(Op op) {
       return &Server::RemoveXattr;
     case Op::kForget:
       return &Server::Forget;
+    case Op::kStdioAdd:
+      return &Server::StdioAdd;
     case Op::kStdioSeek:
       return &Server::StdioSeek;
     case Op::kStdioSync:
@@ -157,20 +159,20 @@ void Server::Serve(int socket) {
   auto reply_payload = std::make_unique<std::byte[]>(kMaxPayload);
   for (;;) {
     Request request;
-    ScopedFd unwanted;
+    ScopedFd along;
     iovec in_parts[2] = {{&request, sizeof request}, {request_payload.get(), kMaxPayload}};
-    Result<size_t> received = ReceivePacket(socket, in_parts, unwanted);
+    Result<size_t> received = ReceivePacket(socket, in_parts, along);
     if (!received.ok() || *received == 0) return;
     uint64_t lengths = uint64_t{sizeof request} + request.name_length + request.data_length;
     Handler handler = *received >= sizeof request ? HandlerOf(static_cast<Op>(request.op)) : nullptr;
     // No client of ours sends such a thing: stop talking to whoever took its place.
     if (*received < sizeof request || request.length != *received || request.version != kProtocolVersion ||
-        lengths != *received || unwanted.valid() || handler == nullptr) {
+        lengths != *received || handler == nullptr || along.valid() != (static_cast<Op>(request.op) == Op::kStdioAdd)) {
       MOAT_LOG(kError, "gofer: a message breaks the protocol, closing the connection");
       return;
     }
     const char* payload = reinterpret_cast<const char*>(request_payload.get());
-    Incoming in{request, {payload, request.name_length}, {payload + request.name_length, request.data_length}};
+    Incoming in{request, {payload, request.name_length}, {payload + request.name_length, request.data_length}, along};
     Outgoing out;
     out.payload = {reply_payload.get(), kMaxPayload};
     Result<void> done = (this->*handler)(in, out);
@@ -193,6 +195,12 @@ void Server::Serve(int socket) {
   }
 }
 
+Result<RefPtr<Node>> Server::NodeOf(Handle handle) const {
+  RefPtr<Node> node = TRY(nodes_.Get(handle));
+  if (node->kind() != Node::Kind::kObject) return kEBADF;
+  return node;
+}
+
 Result<RefPtr<Node>> Server::WritableNode(Handle handle) const {
   RefPtr<Node> node = TRY(NodeOf(handle));
   if (node->read_only()) return kEROFS;
@@ -205,9 +213,10 @@ Result<RefPtr<Node>> Server::WritableDirectory(Handle handle) const {
   return node;
 }
 
-Result<int> Server::StdioOf(Handle index) const {
-  if (index >= stdio_.size() || !stdio_[index].valid()) return kEBADF;
-  return stdio_[index].get();
+Result<RefPtr<Node>> Server::StdioOf(Handle handle) const {
+  RefPtr<Node> node = TRY(nodes_.Get(handle));
+  if (node->kind() != Node::Kind::kStdio) return kEBADF;
+  return node;
 }
 
 }  // namespace moat::gofer

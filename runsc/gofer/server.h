@@ -19,6 +19,7 @@ struct Incoming {
   const Request& request;
   std::string_view name;
   std::string_view data;
+  ScopedFd& fd;  // what came along; kStdioAdd takes it
 };
 
 // The answer in the making. `payload` is the connection's buffer.
@@ -31,8 +32,8 @@ struct Outgoing {
 
 class Server {
  public:
-  // `mounts` and `stdio` must outlive the server.
-  Server(const std::vector<GoferMount>& mounts, const std::vector<ScopedFd>& stdio) : mounts_(mounts), stdio_(stdio) {}
+  // `mounts` must outlive the server.
+  explicit Server(const std::vector<GoferMount>& mounts) : mounts_(mounts) {}
 
   // What a worker thread does first: /proc/self/fd becomes its working directory and its umask 0, both apart from
   // the other threads of the process.
@@ -71,16 +72,17 @@ class Server {
   Result<void> ListXattr(const Incoming& in, Outgoing& out);
   Result<void> RemoveXattr(const Incoming& in, Outgoing& out);
   Result<void> Forget(const Incoming& in, Outgoing& out);
+  Result<void> StdioAdd(const Incoming& in, Outgoing& out);
   Result<void> StdioSeek(const Incoming& in, Outgoing& out);
   Result<void> StdioSync(const Incoming& in, Outgoing& out);
   Result<void> StdioTruncate(const Incoming& in, Outgoing& out);
   Result<void> StdioGetAttr(const Incoming& in, Outgoing& out);
 
   // The node of `handle`; the second form also wants it on a writable mount (kEROFS), the third a directory (kENOTDIR).
-  Result<RefPtr<Node>> NodeOf(Handle handle) const { return nodes_.Get(handle); }
+  Result<RefPtr<Node>> NodeOf(Handle handle) const;
   Result<RefPtr<Node>> WritableNode(Handle handle) const;
   Result<RefPtr<Node>> WritableDirectory(Handle handle) const;
-  Result<int> StdioOf(Handle index) const;
+  Result<RefPtr<Node>> StdioOf(Handle handle) const;
   // Opens `name` of `dir` as O_PATH, makes a node and puts handle and attributes into `step`.
   Result<RefPtr<Node>> LookUp(const Node& dir, const char* name, WalkStep& step);
   // Gives a new object (`fd` O_PATH) its owner and mode and makes a node.
@@ -88,7 +90,6 @@ class Server {
   Result<void> AdoptFile(const Node& dir, ScopedFd file, const Request& request, Outgoing& out);
 
   const std::vector<GoferMount>& mounts_;
-  const std::vector<ScopedFd>& stdio_;
   NodeTable nodes_;
 };
 

@@ -109,29 +109,40 @@ Result<void> Server::Seek(const Incoming& in, Outgoing& out) {
   return {};
 }
 
+Result<void> Server::StdioAdd(const Incoming& in, Outgoing& out) {
+  TRY(ReadAttr(in.fd.get(), out.reply.attr));
+  int status = fcntl(in.fd.get(), F_GETFL);
+  if (status < 0) return HostErrno();
+  out.reply.value = static_cast<uint32_t>(status);
+  out.reply.handle =
+      nodes_.Insert(MakeRef<Node>(std::move(in.fd), out.reply.attr.mode, /*read_only=*/false, Node::Kind::kStdio));
+  if (out.reply.handle == 0) return kENFILE;
+  return {};
+}
+
 Result<void> Server::StdioSeek(const Incoming& in, Outgoing& out) {
-  int fd = TRY(StdioOf(in.request.handle));
-  off_t at = lseek(fd, static_cast<off_t>(in.request.value), static_cast<int>(in.request.flags));
+  RefPtr<Node> node = TRY(StdioOf(in.request.handle));
+  off_t at = lseek(node->fd(), static_cast<off_t>(in.request.value), static_cast<int>(in.request.flags));
   if (at < 0) return HostErrno();
   out.reply.value = at;
   return {};
 }
 
 Result<void> Server::StdioSync(const Incoming& in, Outgoing&) {
-  int fd = TRY(StdioOf(in.request.handle));
-  if ((in.request.flags == 1 ? fdatasync(fd) : fsync(fd)) != 0) return HostErrno();
+  RefPtr<Node> node = TRY(StdioOf(in.request.handle));
+  if ((in.request.flags == 1 ? fdatasync(node->fd()) : fsync(node->fd())) != 0) return HostErrno();
   return {};
 }
 
 Result<void> Server::StdioTruncate(const Incoming& in, Outgoing&) {
-  int fd = TRY(StdioOf(in.request.handle));
+  RefPtr<Node> node = TRY(StdioOf(in.request.handle));
   if (in.request.value > INT64_MAX) return kEINVAL;
-  if (ftruncate(fd, static_cast<off_t>(in.request.value)) != 0) return HostErrno();
+  if (ftruncate(node->fd(), static_cast<off_t>(in.request.value)) != 0) return HostErrno();
   return {};
 }
 
 Result<void> Server::StdioGetAttr(const Incoming& in, Outgoing& out) {
-  return ReadAttr(TRY(StdioOf(in.request.handle)), out.reply.attr);
+  return ReadAttr(TRY(StdioOf(in.request.handle))->fd(), out.reply.attr);
 }
 
 }  // namespace moat::gofer

@@ -43,12 +43,18 @@ absl::Status PlaceStdio(const int (&stdio)[3]) {
   return absl::OkStatus();
 }
 
+// The debug log gets its fixed number.
+void PlaceLog(BootConfig& boot) {
+  if (boot.log_fd >= 0) boot.log_fd = dup2(boot.log_fd, kLogFd);
+}
+
 void GoferMain(Channel channel, LaunchPlan& plan, std::vector<ScopedFd>& connections) {
   ResetSignals();
   GoferConfig config;
   ScopedFd proc_self_fd;
   Confinement confinement{"moat-gofer", /*keep_ids=*/true, ~uint64_t{0}, &proc_self_fd};
   if (absl::Status s = PlaceStdio(plan.stdio); !s.ok()) Fail(channel, s);
+  PlaceLog(plan.boot);
   std::vector<int> keep = {0, 1, 2, plan.boot.log_fd};
   for (ScopedFd& c : connections) {
     keep.push_back(c.get());
@@ -59,7 +65,6 @@ void GoferMain(Channel channel, LaunchPlan& plan, std::vector<ScopedFd>& connect
     config.mounts.push_back(std::move(m));
   }
   if (absl::Status s = Confine(confinement, channel, keep); !s.ok()) Fail(channel, s);
-  for (int i = 0; i < 3; ++i) config.stdio.emplace_back(fcntl(i, F_DUPFD_CLOEXEC, 3));
   config.proc_self_fd = std::move(proc_self_fd);
   config.log_fd = plan.boot.log_fd;
   _exit(RunGofer(std::move(config)));
@@ -69,6 +74,7 @@ void SentryMain(Channel channel, LaunchPlan& plan, std::vector<ScopedFd>& connec
   ResetSignals();
   Confinement confinement{"moat-sentry", /*keep_ids=*/false, 0, nullptr};
   if (absl::Status s = PlaceStdio(plan.stdio); !s.ok()) Fail(channel, s);
+  PlaceLog(plan.boot);
   std::vector<int> keep = {0, 1, 2, plan.boot.log_fd};
   for (ScopedFd& c : connections) {
     keep.push_back(c.get());
