@@ -28,6 +28,9 @@ struct MountStep {
 
 enum class NetworkKind { kNone, kSandbox, kHost };
 
+// Where the debug log is in sentry and gofer, so that a filter can name it (host_calls.inc).
+inline constexpr int kLogFd = 255;
+
 struct BootConfig {
   std::string id;
   std::string platform = "ptrace";

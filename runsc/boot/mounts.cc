@@ -5,9 +5,10 @@
 
 #include "fs/devfs/devfs.h"
 #include "fs/hostfs/host_filesystem.h"
-#include "fs/overlay/overlay.h"
+#include "fs/overlay/overlay_fs.h"
 #include "fs/vfs/vfs.h"
 #include "runsc/error/error.h"
+#include "sentry/procfs/procfs.h"
 
 namespace moat {
 namespace {
@@ -21,9 +22,11 @@ absl::Status StepFailed(const MountStep& step, Errno e) {
 
 class MountBuilder {
  public:
-  MountBuilder(const BootConfig& config, RefPtr<UserNamespace> root_ns, RefPtr<GoferClient> gofer)
+  MountBuilder(const BootConfig& config, Kernel& kernel, RefPtr<PidNamespace> pid_ns, RefPtr<GoferClient> gofer)
       : config_(config),
-        root_ns_(std::move(root_ns)),
+        kernel_(kernel),
+        pid_ns_(std::move(pid_ns)),
+        root_ns_(kernel.root_user_ns()),
         gofer_(std::move(gofer)),
         cred_(Credentials::CreateRoot(root_ns_)) {}
 
@@ -52,18 +55,52 @@ class MountBuilder {
   }
 
   Result<RefPtr<FileSystem>> MakeFileSystem(const MountStep& step, const VfsContext* ctx) {
-    if (step.type == "host") {
-      HostFs::Options options;
-      options.cache = step.shared_with_host ? HostCache::kShared : HostCache::kExclusive;
-      options.read_only = step.overlay || (step.flags & MS_RDONLY) != 0;
-      // The root of a bundle: the guest's read-only root still gets its mount points made.
-      if (step.destination == "/" && !step.overlay) options.read_only = false;
-      RefPtr<FileSystem> host = TRY(HostFs::Create(gofer_, static_cast<uint32_t>(step.gofer_index), options));
-      return step.overlay ? MakePrivateOverlay(std::move(host)) : Result<RefPtr<FileSystem>>(std::move(host));
+    if (step.type == "proc") return MakeProc(step.data);
+    if (step.type != "host") {
+      FileSystemType* type = vfs::FindFileSystemType(step.type);
+      if (type == nullptr) return kENODEV;
+      return type->Mount(*ctx, MountRequest{step.source, step.data, step.flags});
     }
-    FileSystemType* type = vfs::FindFileSystemType(step.type);
-    if (type == nullptr) return kENODEV;
-    return type->Mount(*ctx, MountRequest{step.source, step.data, step.flags});
+    HostFs::Options options;
+    options.cache = step.shared_with_host ? HostCache::kShared : HostCache::kExclusive;
+    options.read_only = step.overlay || (step.flags & MS_RDONLY) != 0;
+    // The root of a bundle: the guest's read-only root still gets its mount points made.
+    if (step.destination == "/" && !step.overlay) options.read_only = false;
+    RefPtr<FileSystem> host = TRY(HostFs::Create(gofer_, static_cast<uint32_t>(step.gofer_index), options));
+    return step.overlay ? MakePrivateOverlay(std::move(host)) : Result<RefPtr<FileSystem>>(std::move(host));
+  }
+
+  // A tmpfs above the host's directory. File systems are made on behalf of somebody in some mount namespace; the root's
+  // comes before any, so a passing one serves.
+  Result<RefPtr<FileSystem>> MakePrivateOverlay(RefPtr<FileSystem> host) {
+    RefPtr<MountNamespace> passing = MountNamespace::Create(host, "rootfs", MS_RDONLY, root_ns_);
+    VfsPath root = passing->root();
+    VfsContext ctx{.cred = *cred_, .mounts = *passing, .root = root, .cwd = root, .umask = 0};
+    FileSystemType* tmpfs = vfs::FindFileSystemType("tmpfs");
+    if (tmpfs == nullptr) return kENODEV;
+    RefPtr<FileSystem> upper = TRY(tmpfs->Mount(ctx, MountRequest{"overlay", "mode=755", 0}));
+    return RefPtr<FileSystem>(TRY(OverlayFs::Create(ctx, std::move(upper), {std::move(host)})));
+  }
+
+  // Of the container's pid namespace, which no task is in yet.
+  Result<RefPtr<FileSystem>> MakeProc(const std::string& data) {
+    ProcFs::Options options;
+    for (size_t at = 0; at < data.size();) {
+      size_t comma = std::min(data.find(',', at), data.size());
+      std::string item = data.substr(at, comma - at);
+      at = comma + 1;
+      static constexpr std::pair<std::string_view, int> kHidePid[] = {
+          {"0", 0}, {"off", 0}, {"1", 1}, {"noaccess", 1}, {"2", 2}, {"invisible", 2}, {"4", 4}, {"ptraceable", 4}};
+      bool known = item == "subset=pid";
+      options.pid_only |= known;
+      for (const auto& [name, value] : kHidePid) {
+        if (item != "hidepid=" + std::string(name)) continue;
+        options.hide_pid = value;
+        known = true;
+      }
+      if (!known) return kEINVAL;
+    }
+    return RefPtr<FileSystem>(ProcFs::Create(kernel_, pid_ns_, options));
   }
 
   // Makes what is missing of `path`, a directory or (for a mount of one file) an empty file at its end.
@@ -170,6 +207,8 @@ class MountBuilder {
   }
 
   const BootConfig& config_;
+  Kernel& kernel_;
+  RefPtr<PidNamespace> pid_ns_;
   RefPtr<UserNamespace> root_ns_;
   RefPtr<GoferClient> gofer_;
   RefPtr<const Credentials> cred_;
@@ -178,9 +217,9 @@ class MountBuilder {
 
 }  // namespace
 
-absl::StatusOr<RefPtr<MountNamespace>> BuildMounts(const BootConfig& config, RefPtr<UserNamespace> root_ns,
-                                                   RefPtr<GoferClient> gofer) {
-  return MountBuilder(config, std::move(root_ns), std::move(gofer)).Build();
+absl::StatusOr<RefPtr<MountNamespace>> BuildMounts(const BootConfig& config, Kernel& kernel,
+                                                   RefPtr<PidNamespace> pid_ns, RefPtr<GoferClient> gofer) {
+  return MountBuilder(config, kernel, std::move(pid_ns), std::move(gofer)).Build();
 }
 
 }  // namespace moat

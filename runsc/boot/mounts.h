@@ -7,12 +7,13 @@
 #include "fs/hostfs/gofer_client.h"
 #include "fs/vfs/mount.h"
 #include "runsc/boot/boot_config.h"
+#include "sentry/kernel/kernel.h"
 
 namespace moat {
 
-// `root_ns`: the sandbox's root user namespace, owner of the mounts.
-absl::StatusOr<RefPtr<MountNamespace>> BuildMounts(const BootConfig& config, RefPtr<UserNamespace> root_ns,
-                                                   RefPtr<GoferClient> gofer);
+// `pid_ns`: what its proc shows.
+absl::StatusOr<RefPtr<MountNamespace>> BuildMounts(const BootConfig& config, Kernel& kernel,
+                                                   RefPtr<PidNamespace> pid_ns, RefPtr<GoferClient> gofer);
 
 }  // namespace moat
 

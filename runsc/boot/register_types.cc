@@ -2,12 +2,14 @@
 
 #include "fs/devfs/devfs.h"
 #include "fs/devpts/devpts.h"
+#include "sentry/procfs/procfs.h"
 
 namespace moat {
 
 void RegisterTypes(Kernel& kernel) {
   RegisterDevices();
   RegisterDevpts();
+  RegisterProcfs(kernel);
 }
 
 }  // namespace moat

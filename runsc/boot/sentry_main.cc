@@ -79,11 +79,11 @@ absl::Status Boot(ContainerState& state) {
   HostPoller::Get();
   RETURN_IF_ERROR(LockDown(config.log_fd));
 
-  ASSIGN_OR_RETURN(state.mounts, BuildMounts(config, state.kernel->root_user_ns(), state.gofer));
   Result<RefPtr<PidNamespace>> pids =
       PidNamespace::CreateChild(state.kernel->root_pid_ns(), state.kernel->root_user_ns());
   if (!pids.ok()) return Failed("make the pid namespace: {}", ErrnoText(pids.error()));
   state.pid_ns = *std::move(pids);
+  ASSIGN_OR_RETURN(state.mounts, BuildMounts(config, *state.kernel, state.pid_ns, state.gofer));
   const RefPtr<UserNamespace>& owner = state.kernel->root_user_ns();
   state.uts_ns =
       MakeRef<UtsNamespace>(owner, config.hostname.empty() ? state.kernel->root_uts_ns()->hostname() : config.hostname,

@@ -69,12 +69,14 @@ nlohmann::ordered_json ToJson(const FilterProgram& filter) {
 }  // namespace
 
 absl::StatusOr<int> RunHostSyscalls(const GlobalOptions&, std::vector<std::string> args) {
-  bool json = false;
+  bool json = false, markdown = false;
   OptionParser parser("runsc host-syscalls", "Prints the host calls that sentry, gofer and stubs may make.", "");
-  parser.Flag("--json", &json, "as JSON");
+  parser.Flag("--json", &json, "as JSON").Flag("--markdown", &markdown, "as the tables of docs/host-syscalls.md");
   ASSIGN_OR_RETURN(auto rest, parser.Parse(std::move(args), 0, 0));
   const FilterProgram* filters[] = {&kSentryFilter, &kGoferFilter, &kStubFilter};
-  if (json) {
+  if (markdown) {
+    fputs(HostCallTables().c_str(), stdout);
+  } else if (json) {
     nlohmann::ordered_json out;
     for (const FilterProgram* f : filters) out[std::string(f->process)] = ToJson(*f);
     printf("%s\n", out.dump(2).c_str());

@@ -6,6 +6,7 @@
 #include <linux/filter.h>  // sock_fprog
 
 #include <span>
+#include <string>
 #include <string_view>
 
 namespace moat {
@@ -34,6 +35,9 @@ struct FilterProgram {
 extern const FilterProgram kSentryFilter;
 extern const FilterProgram kGoferFilter;
 extern const FilterProgram kStubFilter;
+
+// The three lists as Markdown tables: docs/host-syscalls.md has them, and a test compares.
+std::string HostCallTables();
 
 // The host's name of a system call that some filter knows, for messages; "?" else.
 std::string_view HostCallName(int number);

@@ -94,6 +94,17 @@ TEST(FiltersTest, RefusedCallsAnswerTheirErrno) {
   }
 }
 
+TEST(FiltersTest, TheDocumentIsUpToDate) {
+  FILE* f = fopen(MOAT_SOURCE_DIR "/docs/host-syscalls.md", "r");
+  ASSERT_NE(f, nullptr);
+  std::string text;
+  char buffer[4096];
+  for (size_t n; (n = fread(buffer, 1, sizeof buffer, f)) > 0;) text.append(buffer, n);
+  fclose(f);
+  EXPECT_NE(text.find(HostCallTables()), std::string::npos)
+      << "docs/host-syscalls.md is out of date: tools/dev/update-host-syscalls";
+}
+
 TEST(FiltersTest, NamesOfCalls) {
   EXPECT_EQ(HostCallName(SYS_openat), "openat");
   EXPECT_EQ(HostCallName(SYS_clone3), "clone3");
