@@ -77,6 +77,12 @@ Result<RefPtr<MemoryManager>> MemoryManager::Fork(RefPtr<AddressSpace> child_spa
 
     if (failed == Errno::kOK) {
       MutexLock pages(pages_mu_);
+      // Runs join across areas; those that fork treats differently must end where their area does.
+      for (const auto& [start, vma] : vmas_) {
+        if (!vma.Has(kVmaDontFork | kVmaWipeOnFork)) continue;
+        pages_.SplitAt(vma.start);
+        pages_.SplitAt(vma.end);
+      }
       runs.reserve(pages_.size());
       VmaSet::iterator area = vmas_.begin();
       // Neighbouring runs that lose the same right are write-protected in one operation.
