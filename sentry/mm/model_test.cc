@@ -122,7 +122,7 @@ TEST_P(ModelTest, RandomOperations) {
         } else {
           processes.erase(processes.begin() + pick(static_cast<int>(processes.size())));
         }
-        break;
+        continue;  // `p` may be gone
       }
       case 5: {
         (void)mm.Madvise(addr, length, MADV_DONTNEED, nullptr);
