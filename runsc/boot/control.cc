@@ -67,6 +67,7 @@ class ControlServer {
   Result<RefPtr<ThreadGroup>> StartInit() {
     ProcessSpec spec = Spec(state_.config.process, state_.stdio);
     spec.gate = &gate_;
+    spec.protected_init = state_.config.protected_init;
     Result<RefPtr<ThreadGroup>> init = state_.kernel->CreateProcess(spec);
     state_.stdio.files.clear();  // the guest's descriptors alone keep them open
     return init;
@@ -108,8 +109,8 @@ class ControlServer {
   }
 
   void SendToInit(int signo) {
-    // Not kill(2) by a guest: even init's missing handlers do not protect it from its host.
-    init_->SendSignal(UserSigInfo(signo, SI_USER, 0, 0));
+    // From outside of its pid namespace: SIGKILL and SIGSTOP reach even an init without handlers.
+    [[maybe_unused]] auto sent = init_->SendSignal(UserSigInfo(signo, SI_USER, 0, 0), /*from_outside=*/true);
     if (signo == SIGKILL) gate_.Open();
   }
 
@@ -199,10 +200,11 @@ class ControlServer {
       if (order->text == "terminal" && tty && tty_job_control != nullptr) {
         tty_job_control->SignalForeground(*tty, order->number);
       } else {
-        (*group)->SendSignal(UserSigInfo(order->number, SI_USER, 0, 0));
+        [[maybe_unused]] auto done = (*group)->SendSignal(UserSigInfo(order->number, SI_USER, 0, 0), true);
       }
     }
-    if (!(*group)->IsZombie()) (*group)->SendSignal(UserSigInfo(SIGKILL, SI_USER, 0, 0));
+    if (!(*group)->IsZombie()) [[maybe_unused]]
+      auto done = (*group)->SendSignal(UserSigInfo(SIGKILL, SI_USER, 0, 0), true);
   }
 
   ContainerState& state_;

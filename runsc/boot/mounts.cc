@@ -5,7 +5,7 @@
 
 #include "fs/devfs/devfs.h"
 #include "fs/hostfs/host_filesystem.h"
-#include "fs/overlay/overlay_fs.h"
+#include "fs/overlay/overlay.h"
 #include "fs/vfs/vfs.h"
 #include "runsc/error/error.h"
 #include "sentry/procfs/procfs.h"
@@ -68,18 +68,6 @@ class MountBuilder {
     if (step.destination == "/" && !step.overlay) options.read_only = false;
     RefPtr<FileSystem> host = TRY(HostFs::Create(gofer_, static_cast<uint32_t>(step.gofer_index), options));
     return step.overlay ? MakePrivateOverlay(std::move(host)) : Result<RefPtr<FileSystem>>(std::move(host));
-  }
-
-  // A tmpfs above the host's directory. File systems are made on behalf of somebody in some mount namespace; the root's
-  // comes before any, so a passing one serves.
-  Result<RefPtr<FileSystem>> MakePrivateOverlay(RefPtr<FileSystem> host) {
-    RefPtr<MountNamespace> passing = MountNamespace::Create(host, "rootfs", MS_RDONLY, root_ns_);
-    VfsPath root = passing->root();
-    VfsContext ctx{.cred = *cred_, .mounts = *passing, .root = root, .cwd = root, .umask = 0};
-    FileSystemType* tmpfs = vfs::FindFileSystemType("tmpfs");
-    if (tmpfs == nullptr) return kENODEV;
-    RefPtr<FileSystem> upper = TRY(tmpfs->Mount(ctx, MountRequest{"overlay", "mode=755", 0}));
-    return RefPtr<FileSystem>(TRY(OverlayFs::Create(ctx, std::move(upper), {std::move(host)})));
   }
 
   // Of the container's pid namespace, which no task is in yet.
