@@ -53,6 +53,7 @@ void BecomeUser(uid_t id) {
   ASSERT_OK(setgroups(0, nullptr));
   ASSERT_OK(setresgid(id, id, id));
   ASSERT_OK(setresuid(id, id, id));
+  ASSERT_OK(prctl(PR_SET_DUMPABLE, 1));  // the change of ids cleared it, and with it the ownership of /proc/self
 }
 
 PausedChild::PausedChild()
