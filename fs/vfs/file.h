@@ -57,11 +57,16 @@ class File : public RefCounted, public Pollable {
   // The offset is claimed before and stored after the transfer, so no lock spans the guest copy.
   virtual Result<size_t> Read(const VfsContext& ctx, IoDest& dst);
   virtual Result<size_t> Write(const VfsContext& ctx, IoSource& src);
+  // pwrite(2): PWrite with what every write to a regular file needs: RLIMIT_FSIZE (kEFBIG), S_ISUID dropped, and
+  // O_APPEND, which wins over `offset` as on Linux.
+  Result<size_t> WriteAt(const VfsContext& ctx, IoSource& src, int64_t offset);
   // SEEK_SET, SEEK_CUR, SEEK_END, SEEK_DATA, SEEK_HOLE. Default kESPIPE; regular files use SeekWithin.
   virtual Result<int64_t> Seek(const VfsContext& ctx, int64_t offset, int whence);
   virtual Result<void> ReadDir(const VfsContext& ctx, DirEntrySink& sink);  // from the current position; kENOTDIR
   virtual Result<void> Allocate(const VfsContext& ctx, int mode, int64_t offset, int64_t length);  // fallocate(2)
   virtual Result<void> Sync(bool data_only);
+  // The rest of open(2) that may have to wait (a FIFO's other side): kEAGAIN until wait_queue() says more.
+  virtual Result<void> FinishOpen(const VfsContext& ctx) { return {}; }
   virtual Result<void> Flush(const VfsContext& ctx);  // on each close(2) of a descriptor
   // ioctl(2): `memory` is the caller's; `arg` a value or a guest address. Default kENOTTY.
   virtual Result<int64_t> Ioctl(const VfsContext& ctx, GuestMemory& memory, uint32_t cmd, uint64_t arg);
@@ -88,6 +93,9 @@ class File : public RefCounted, public Pollable {
   void RemoveObserver(FileObserver& o);
   std::vector<RefPtr<FileObserver>> Observers() const;
 
+  // Called once by vfs::OpenPath. `holds_write_access`: Inode::PutWriteAccess is due when the file goes.
+  void MarkOpened(bool holds_write_access);
+
   int64_t offset() const { return offset_.load(std::memory_order_relaxed); }
   // fcntl(F_SETOWN, F_SETSIG): kept here as plain data; the sentry interprets it.
   struct AsyncOwner {
@@ -96,15 +104,24 @@ class File : public RefCounted, public Pollable {
   AsyncOwner async_owner;
 
  protected:
+  // RLIMIT_FSIZE and the largest offset, before a write of `src` at `offset` to a regular file.
+  static Result<void> LimitWrite(const VfsContext& ctx, IoSource& src, int64_t offset);
   // Seek for files with a size: `size` bytes, data everywhere.
   Result<int64_t> SeekWithin(int64_t offset, int whence, uint64_t size);
   void set_offset(int64_t o) { offset_.store(o, std::memory_order_relaxed); }
   Mutex& offset_mutex() { return offset_mu_; }
+  // One write at the end of a regular file; `position` is then the offset behind it.
+  Result<size_t> Append(const VfsContext& ctx, IoSource& src, int64_t& position);
+  bool is_regular() const { return regular_; }
   // Takes leave of the observers, then destroys the file.
   void OnLastUnref() override;
 
  private:
+
   VfsPath path_;
+  bool regular_ = false;
+  bool opened_ = false;
+  bool holds_write_access_ = false;
   std::atomic<int> flags_;
   std::atomic<int64_t> offset_{0};
   Mutex offset_mu_{LockRank::kFile};

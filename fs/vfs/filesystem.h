@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "fs/vfs/dentry.h"
 #include "fs/vfs/inode.h"
 
 namespace moat {
@@ -19,20 +20,38 @@ class FileSystem : public RefCounted {
   std::string_view type_name() const { return type_name_; }
   DeviceId device() const { return device_; }  // anonymous: major 0
   virtual RefPtr<Inode> root() = 0;
+  // The one dentry of root(), made on first use: every mount of this instance shares the dentry tree below it.
+  RefPtr<Dentry> root_dentry();
   virtual Result<FsStat> StatFs() = 0;
   virtual Result<void> SyncAll() { return {}; }
   // Options after the generic ones in /proc/mounts ("size=64k,mode=755").
   virtual std::string ShowOptions() const { return {}; }
   // False when names may change behind our back (procfs, shared host mounts): dentries are then looked up again.
   virtual bool caches_dentries() const { return true; }
-  // May a user namespace other than the root own a mount of it.
+  // Applies the options of mount(MS_REMOUNT) to the instance; kEINVAL for an option that it does not know.
+  virtual Result<void> Reconfigure(std::string_view data) { return {}; }
+  // MS_RDONLY of the instance (as opposed to one mount of it): no call changes it while set.
+  bool read_only() const { return read_only_.load(std::memory_order_relaxed); }
+  void set_read_only(bool on) { read_only_.store(on, std::memory_order_relaxed); }
+  // The user namespace that mounted it: its capabilities count for inodes in here. Null: the root namespace.
+  void set_user_ns(RefPtr<UserNamespace> ns) { user_ns_ = std::move(ns); }
+  UserNamespace* user_ns() const { return user_ns_.get(); }
+  // Held by a rename between two directories.
   Mutex& rename_mutex() { return rename_mu_; }
   // Fresh inode numbers for file systems without their own.
   uint64_t NextIno() { return next_ino_.fetch_add(1, std::memory_order_relaxed); }
 
+ protected:
+  // Drops the dentry tree (whose inodes refer to this object) before the object goes.
+  void OnLastUnref() override;
+
  private:
   std::string type_name_;
   DeviceId device_;
+  std::atomic<bool> read_only_{false};
+  RefPtr<UserNamespace> user_ns_;
+  Mutex root_mu_{LockRank::kLeaf};
+  RefPtr<Dentry> root_dentry_ ABSL_GUARDED_BY(root_mu_);
   Mutex rename_mu_{LockRank::kRename};
   std::atomic<uint64_t> next_ino_{2};
 };

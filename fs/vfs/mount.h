@@ -29,6 +29,7 @@ class Mount : public RefCounted {
 
  private:
   friend class MountNamespace;
+  friend struct MountTree;  // fs/vfs/mount_tree.h
   Mount();
   Impl* impl_;
 };
@@ -50,7 +51,15 @@ class MountNamespace : public RefCounted {
   Result<RefPtr<Mount>> MountAt(const VfsPath& target, RefPtr<FileSystem> fs, std::string source, uint64_t flags);
   Result<RefPtr<Mount>> Bind(const VfsPath& target, const VfsPath& source, bool recursive);
   Result<void> Move(const VfsPath& target, const VfsPath& source);
-  Result<void> Unmount(const VfsPath& target, int flags);           // MNT_DETACH, MNT_FORCE, MNT_EXPIRE; kEBUSY
+  // MNT_DETACH, MNT_FORCE, MNT_EXPIRE; kEBUSY. `own_refs`: references to the mount that the caller holds besides
+  // `target` (its VfsContext's copies), which do not make it busy.
+  Result<void> Unmount(const VfsPath& target, int flags, int own_refs = 0);
+  // open_tree(OPEN_TREE_CLONE), fsmount: a mount that is in no namespace. Attach puts it at `target` (move_mount).
+  static Result<RefPtr<Mount>> CloneDetached(const VfsPath& source, bool recursive);
+  static RefPtr<Mount> MakeDetached(RefPtr<FileSystem> fs, std::string source, uint64_t flags);
+  Result<void> Attach(const VfsPath& target, const RefPtr<Mount>& detached);
+  // mount_setattr(2): sets and clears per-mount MS_* flags of the mount, with `recursive` of all below it.
+  static Result<void> SetFlags(const VfsPath& target, uint64_t set, uint64_t clear, bool recursive);
   Result<void> ChangePropagation(const VfsPath& target, uint64_t type, bool recursive);  // MS_SHARED...
   Result<void> Remount(const VfsPath& target, uint64_t flags, bool bind_only, std::string_view data);
   Result<void> PivotRoot(const VfsPath& new_root, const VfsPath& put_old);

@@ -34,6 +34,9 @@ class RefCounted {
   virtual ~RefCounted() = default;
   // Called by the thread that dropped the last reference. The default deletes the object.
   virtual void OnLastUnref() { delete this; }
+  // Drops a reference without the call of OnLastUnref; true when it was the last one, and the caller must act.
+  // For types whose own chains would make the default recurse without bound.
+  bool DropRef() const { return refs_.fetch_sub(1, std::memory_order_acq_rel) == 1; }
 
  private:
   mutable std::atomic<int64_t> refs_{1};

@@ -36,7 +36,7 @@ Result<int64_t> WriteFile(Task& t, File& file, IoSource& src, IoPosition at, boo
   bool block = may_block && !file.nonblocking();
   size_t done = 0;
   auto once = [&] {
-    return at.explicit_offset ? file.PWrite(fs, src, at.offset + static_cast<int64_t>(done)) : file.Write(fs, src);
+    return at.explicit_offset ? file.WriteAt(fs, src, at.offset + static_cast<int64_t>(done)) : file.Write(fs, src);
   };
   for (;;) {
     Result<size_t> n = once();
