@@ -1,0 +1,304 @@
+#include "platform/memory/memory_file.h"
+
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <map>
+#include <vector>
+
+#include "platform/base/log.h"
+#include "platform/base/mutex.h"
+#include "platform/memory/copy_epoch.h"
+#include "platform/usermem/guest_memory.h"
+
+namespace moat {
+namespace {
+
+constexpr uint64_t kFileSize = uint64_t{1} << 50;  // sparse: offsets are cheap, pages are not
+constexpr size_t kTableSize = 1 << 12;             // both levels of the chunk table
+static_assert(kFileSize / MemoryFile::kChunk == kTableSize * kTableSize);
+constexpr int kFirstFitTries = 16;
+
+struct Segment {
+  uint64_t end;
+  uint32_t refs;
+  MemoryKind kind;
+};
+
+struct Retired {
+  FileRange range;
+  uint64_t stamp;
+};
+
+}  // namespace
+
+struct MemoryFile::Impl {
+  ScopedFd fd;
+  uint64_t limit = 0;
+  using ChunkRow = std::array<std::atomic<std::byte*>, kTableSize>;
+  std::array<std::atomic<ChunkRow*>, kTableSize> rows{};
+
+  Mutex mu{LockRank::kMemoryFile};
+  std::map<uint64_t, Segment> segments ABSL_GUARDED_BY(mu);  // by start; neighbours of one count are joined
+  std::map<uint64_t, uint64_t> free ABSL_GUARDED_BY(mu);     // start -> end; all holes
+  uint64_t bump ABSL_GUARDED_BY(mu) = 0;
+  std::vector<Retired> retired ABSL_GUARDED_BY(mu);
+  std::array<std::atomic<uint64_t>, 3> usage{};
+
+  using Iterator = std::map<uint64_t, Segment>::iterator;
+  // Makes `at` a border between segments.
+  void SplitLocked(uint64_t at) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  // Calls fn(iterator) for each segment of `r`, whose borders are split; aborts if part of it is not allocated.
+  template <typename Fn>
+  void ForEachLocked(FileRange r, Fn fn) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  void JoinLocked(FileRange r) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  void AddFreeLocked(FileRange r) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  uint64_t TakeFreeLocked(uint64_t length) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  void Punch(FileRange r);
+  void Reclaim();
+  uint64_t Committed() const;
+};
+
+void MemoryFile::Impl::SplitLocked(uint64_t at) {
+  auto it = segments.upper_bound(at);
+  if (it == segments.begin()) return;
+  --it;
+  if (it->first == at || it->second.end <= at) return;
+  Segment tail = it->second;
+  it->second.end = at;
+  segments.emplace_hint(std::next(it), at, tail);
+}
+
+template <typename Fn>
+void MemoryFile::Impl::ForEachLocked(FileRange r, Fn fn) {
+  SplitLocked(r.start);
+  SplitLocked(r.end);
+  uint64_t at = r.start;
+  for (auto it = segments.lower_bound(r.start); at < r.end;) {
+    MOAT_CHECK(it != segments.end() && it->first == at);  // a reference to memory that nobody has
+    at = it->second.end;
+    auto next = std::next(it);
+    fn(it);
+    it = next;
+  }
+}
+
+void MemoryFile::Impl::JoinLocked(FileRange r) {
+  auto it = segments.lower_bound(r.start);
+  if (it != segments.begin()) --it;
+  while (it != segments.end() && it->first <= r.end) {
+    auto next = std::next(it);
+    if (next != segments.end() && next->first == it->second.end && next->second.refs == it->second.refs &&
+        next->second.kind == it->second.kind) {
+      it->second.end = next->second.end;
+      segments.erase(next);
+    } else {
+      it = next;
+    }
+  }
+}
+
+void MemoryFile::Impl::AddFreeLocked(FileRange r) {
+  auto next = free.lower_bound(r.start);
+  if (next != free.begin()) {
+    auto before = std::prev(next);
+    if (before->second == r.start) {
+      r.start = before->first;
+      free.erase(before);
+    }
+  }
+  if (next != free.end() && next->first == r.end) {
+    r.end = next->second;
+    free.erase(next);
+  }
+  if (r.end == bump) {
+    bump = r.start;
+  } else {
+    free[r.start] = r.end;
+  }
+}
+
+uint64_t MemoryFile::Impl::TakeFreeLocked(uint64_t length) {
+  int tries = kFirstFitTries;
+  for (auto it = free.begin(); it != free.end() && tries-- > 0; ++it) {
+    if (it->second - it->first < length) continue;
+    uint64_t start = it->first;
+    uint64_t end = it->second;
+    free.erase(it);
+    if (start + length < end) free[start + length] = end;
+    return start;
+  }
+  if (length > kFileSize - bump) return kFileSize;
+  uint64_t start = bump;
+  bump += length;
+  return start;
+}
+
+void MemoryFile::Impl::Punch(FileRange r) {
+  // A hole cannot fail on tmpfs but for a bug of ours; going on would hand one guest's bytes to another.
+  MOAT_CHECK(fallocate(fd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(r.start),
+                       static_cast<off_t>(r.length())) == 0);
+}
+
+// Gives back what was retired long enough ago that no copy touches it any more.
+void MemoryFile::Impl::Reclaim() {
+  std::vector<FileRange> ready;
+  {
+    MutexLock lock(mu);
+    size_t keep = 0;
+    for (Retired& r : retired) {
+      if (MemoryCopyEpoch().Reached(r.stamp)) {
+        ready.push_back(r.range);
+      } else {
+        retired[keep++] = r;
+      }
+    }
+    retired.resize(keep);
+  }
+  if (ready.empty()) return;
+  std::sort(ready.begin(), ready.end(), [](const FileRange& a, const FileRange& b) { return a.start < b.start; });
+  for (size_t i = 0; i < ready.size();) {
+    FileRange r = ready[i++];
+    while (i < ready.size() && ready[i].start == r.end) r.end = ready[i++].end;
+    Punch(r);
+    MutexLock lock(mu);
+    AddFreeLocked(r);
+  }
+}
+
+uint64_t MemoryFile::Impl::Committed() const {
+  struct stat st;
+  return fstat(fd.get(), &st) == 0 ? static_cast<uint64_t>(st.st_blocks) * 512 : 0;
+}
+
+MemoryFile::MemoryFile(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+MemoryFile::~MemoryFile() {
+  for (auto& row : impl_->rows) {
+    Impl::ChunkRow* r = row.load();
+    if (r == nullptr) continue;
+    for (auto& chunk : *r) {
+      if (chunk.load() != nullptr) munmap(chunk.load(), kChunk);
+    }
+    delete r;
+  }
+}
+
+Result<std::unique_ptr<MemoryFile>> MemoryFile::Create(ScopedFd memfd, uint64_t limit) {
+  if (ftruncate(memfd.get(), static_cast<off_t>(kFileSize)) != 0) return HostErrno();
+  if (fcntl(memfd.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) != 0) return HostErrno();
+  auto impl = std::make_unique<Impl>();
+  impl->fd = std::move(memfd);
+  impl->limit = limit;
+  return std::unique_ptr<MemoryFile>(new MemoryFile(std::move(impl)));
+}
+
+Result<FileRange> MemoryFile::Allocate(uint64_t length, MemoryKind kind) {
+  if (length == 0 || length % kPageSize != 0) return kEINVAL;
+  Impl& m = *impl_;
+  m.Reclaim();
+  // Reservations are sparse, so only a sum over the limit is worth the host call that says what is really there.
+  if (m.limit != 0 && m.usage[0] + m.usage[1] + m.usage[2] + length > m.limit && m.Committed() >= m.limit) {
+    return kENOMEM;
+  }
+  FileRange r;
+  {
+    MutexLock lock(m.mu);
+    r.start = m.TakeFreeLocked(length);
+    if (r.start == kFileSize) return kENOMEM;
+    r.end = r.start + length;
+    m.segments.emplace(r.start, Segment{r.end, 1, kind});
+    m.JoinLocked(r);
+  }
+  m.usage[static_cast<size_t>(kind)].fetch_add(length, std::memory_order_relaxed);
+  return r;
+}
+
+void MemoryFile::AddRef(FileRange r) {
+  MutexLock lock(impl_->mu);
+  impl_->ForEachLocked(r, [](Impl::Iterator it) { ++it->second.refs; });
+  impl_->JoinLocked(r);
+}
+
+void MemoryFile::Unref(FileRange r) {
+  if (r.length() == 0) return;
+  Impl& m = *impl_;
+  bool any = false;
+  {
+    MutexLock lock(m.mu);
+    uint64_t stamp = MemoryCopyEpoch().Stamp();
+    m.ForEachLocked(r, [&](Impl::Iterator it) {
+      if (--it->second.refs != 0) return;
+      FileRange gone{it->first, it->second.end};
+      m.usage[static_cast<size_t>(it->second.kind)].fetch_sub(gone.length(), std::memory_order_relaxed);
+      if (!m.retired.empty() && m.retired.back().range.end == gone.start && m.retired.back().stamp == stamp) {
+        m.retired.back().range.end = gone.end;
+      } else {
+        m.retired.push_back({gone, stamp});
+      }
+      m.segments.erase(it);
+      any = true;
+    });
+    m.JoinLocked(r);
+  }
+  if (any) m.Reclaim();
+}
+
+bool MemoryFile::HasOneRef(FileRange r) {
+  MutexLock lock(impl_->mu);
+  auto it = impl_->segments.upper_bound(r.start);
+  if (it == impl_->segments.begin()) return false;
+  --it;
+  for (uint64_t at = r.start; at < r.end; ++it) {
+    if (it == impl_->segments.end() || it->first > at || it->second.end <= at || it->second.refs != 1) return false;
+    at = it->second.end;
+  }
+  return true;
+}
+
+void MemoryFile::Decommit(FileRange r) {
+  if (r.length() != 0) impl_->Punch(r);
+}
+
+Result<std::byte*> MemoryFile::Pointer(uint64_t offset) {
+  if (offset >= kFileSize) return kEFAULT;
+  Impl& m = *impl_;
+  const uint64_t index = offset / kChunk;
+  std::atomic<Impl::ChunkRow*>& row_slot = m.rows[index / kTableSize];
+  Impl::ChunkRow* row = row_slot.load(std::memory_order_acquire);
+  if (row == nullptr) [[unlikely]] {
+    auto* fresh = new Impl::ChunkRow{};
+    if (row_slot.compare_exchange_strong(row, fresh, std::memory_order_acq_rel)) {
+      row = fresh;
+    } else {
+      delete fresh;
+    }
+  }
+  std::atomic<std::byte*>& slot = (*row)[index % kTableSize];
+  std::byte* chunk = slot.load(std::memory_order_acquire);
+  if (chunk == nullptr) [[unlikely]] {
+    void* p = mmap(nullptr, kChunk, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, m.fd.get(),
+                   static_cast<off_t>(index * kChunk));
+    if (p == MAP_FAILED) return HostErrno();
+    auto* fresh = static_cast<std::byte*>(p);
+    if (slot.compare_exchange_strong(chunk, fresh, std::memory_order_acq_rel)) {
+      chunk = fresh;
+    } else {
+      munmap(p, kChunk);
+    }
+  }
+  return chunk + offset % kChunk;
+}
+
+int MemoryFile::fd() const { return impl_->fd.get(); }
+
+uint64_t MemoryFile::Usage(MemoryKind kind) const {
+  return impl_->usage[static_cast<size_t>(kind)].load(std::memory_order_relaxed);
+}
+
+}  // namespace moat
