@@ -39,7 +39,7 @@ struct BootConfig {
   LogLevel log_level = LogLevel::kWarning;
   int log_fd = -1;
   int cpus = 1;
-  bool search_path = false;    // argv[0] without '/' is looked up in PATH (always, as execvp does)
+  bool protected_init = true;  // pid 1 ignores signals without a handler
   bool host_terminal = false;  // stdio is the caller's terminal: its signals are forwarded
   std::string hostname, domainname;
   oci::Process process;

@@ -106,6 +106,7 @@ absl::StatusOr<int> RunDo(const GlobalOptions& caller_global, std::vector<std::s
   mode_t mask = umask(0);
   umask(mask);
   process.user.umask = mask;
+  plan.boot.protected_init = false;  // it dies of a signal as it would outside
   char hostname[65] = {};
   gethostname(hostname, sizeof hostname - 1);
   plan.boot.hostname = hostname;
