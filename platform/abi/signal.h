@@ -20,6 +20,8 @@ using SigInfo = ::siginfo_t;
 static_assert(sizeof(SigInfo) == 128);
 static_assert(offsetof(SigInfo, _sifields) == 16);
 
+inline constexpr uint32_t kSsAutodisarm = 1u << 31;  // SS_AUTODISARM of <linux/signal.h>
+
 // The kernel's struct sigaction, which differs from libc's.
 struct KernelSigAction {
   uint64_t handler = 0;  // SIG_DFL 0, SIG_IGN 1 or an address

@@ -20,6 +20,7 @@ enum class LockRank : int {
   kTimer = 290,
   // sentry/ipc, sockets
   kIpc = 300,
+  kUnixGc = 315,        // one for the sandbox: sockets that are in flight themselves
   kSocket = 320,
   kSocketPeer = 330,
   // fs

@@ -14,6 +14,9 @@ namespace moat {
 // The caller has registered its waiters on t.parker() before its last look at the condition.
 Result<void> ParkInterruptible(Task& t, Deadline deadline);
 
+// For waits that only the end of the task may cut short (vfork's parent): kEINTR when it is killed, kETIMEDOUT.
+Result<void> ParkKillable(Task& t, Deadline deadline);
+
 // Runs `op` until it answers something else than kEAGAIN. On a signal: kERESTARTSYS; on the deadline: kETIMEDOUT.
 template <typename Op>
 auto BlockingOp(Task& t, WaitQueue& queue, EventMask events, Deadline deadline, Op op) -> decltype(op()) {

@@ -2,6 +2,7 @@
 #ifndef MOAT_SENTRY_KERNEL_FD_TABLE_H_
 #define MOAT_SENTRY_KERNEL_FD_TABLE_H_
 
+#include <atomic>
 #include <vector>
 
 #include "fs/vfs/file.h"
@@ -18,6 +19,13 @@ class FdTable : public RefCounted {
 
   // The file, or null. `cloexec` may be null.
   RefPtr<File> Get(int fd, bool* cloexec = nullptr) const;
+  // The same for a task that uses this table: without the lock while it is the only one that does.
+  RefPtr<File> GetOwn(int fd) const;
+  // Tasks that use the table (CLONE_FILES); whoever changes descriptors is one of them, or the table's creator.
+  void AddUser() { users_.fetch_add(1, std::memory_order_relaxed); }
+  // True for the last one, who then closes what is open.
+  bool DropUser() { return users_.fetch_sub(1, std::memory_order_acq_rel) == 1; }
+  bool shared() const { return users_.load(std::memory_order_relaxed) > 1; }
   // The lowest free descriptor >= `min`; kEMFILE at `limit` (RLIMIT_NOFILE), kEINVAL for min >= limit (F_DUPFD).
   Result<int> Install(RefPtr<File> file, bool cloexec, uint64_t limit, int min = 0);
   // dup2: puts `file` at `fd`; returns what stood there (the caller flushes and drops it outside of locks).
@@ -33,9 +41,23 @@ class FdTable : public RefCounted {
   int Capacity() const;                       // FDSize of /proc/<pid>/status
 
  private:
-  FdTable();
-  struct Impl;
-  Impl* impl_;
+  FdTable() = default;
+  friend RefPtr<FdTable> MakeRef<FdTable>();
+  struct Slot {
+    RefPtr<File> file;
+    bool cloexec = false;
+  };
+  int FindFreeLocked(int min) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void PutLocked(int fd, RefPtr<File> file, bool cloexec) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  template <typename Select>
+  std::vector<RefPtr<File>> RemoveIf(size_t first, size_t end, Select select);
+  RefPtr<File> TakeLocked(int fd) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  mutable Mutex mu_{LockRank::kFdTable};
+  std::atomic<int> users_{0};
+  // Changed with mu_ held; read without by the only user (GetOwn).
+  std::vector<Slot> slots_;
+  std::vector<uint64_t> used_ ABSL_GUARDED_BY(mu_);  // one bit per slot
 };
 
 }  // namespace moat

@@ -15,6 +15,8 @@ class FsContext : public RefCounted {
   VfsPath root() const;
   VfsPath cwd() const;
   uint32_t umask() const;
+  // All three at once.
+  void Snapshot(VfsPath& root, VfsPath& cwd, uint32_t& umask) const;
   void set_root(VfsPath p);
   void set_cwd(VfsPath p);
   uint32_t exchange_umask(uint32_t mask);

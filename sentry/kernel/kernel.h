@@ -16,6 +16,8 @@
 
 namespace moat {
 
+class JobControl;
+
 struct KernelOptions {
   std::unique_ptr<Platform> platform;
   std::unique_ptr<MemoryFile> memory;
@@ -48,6 +50,9 @@ struct ProcessSpec {
   // Null: runs at once. Else the first task calls gate->Wait(parker()) on its own fiber before its first instruction
   // (`runsc create` and `start`). Must outlive the wait.
   StartGate* gate = nullptr;
+  // Pid 1 of a pid namespace ignores signals without a handler, as Linux has it. False for `runsc do`, whose command
+  // shall die of a signal as it would outside.
+  bool protected_init = true;
 };
 
 class Kernel {
@@ -114,7 +119,7 @@ class Kernel {
   friend class TaskCloner;
   friend class TaskExit;
   friend class Task;
-  Kernel() = default;
+  Kernel();
 
   std::unique_ptr<Platform> platform_;
   std::unique_ptr<MemoryFile> memory_;
@@ -136,6 +141,7 @@ class Kernel {
   Mutex accounts_mu_{LockRank::kLeaf};
   std::atomic<int> tasks_{0};
   std::atomic<uint64_t> forks_{0};
+  std::unique_ptr<JobControl> job_control_;
   WaitQueue idle_queue_;  // EPOLLIN: the last task is gone
 };
 

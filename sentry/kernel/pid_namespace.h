@@ -80,6 +80,8 @@ class PidNamespace : public RefCounted {
   ThreadGroup* init() const;
   // After its init's death no process can be made in it.
   bool dying = false;
+  // Tasks of it and of namespaces below that have not ended.
+  int live_tasks = 0;
   // Visible processes in increasing order, thread group leaders only; for /proc.
   std::vector<int32_t> ThreadGroupIds() const;
   int32_t last_pid() const { return last_pid_; }

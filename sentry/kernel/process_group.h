@@ -13,8 +13,7 @@ namespace moat {
 
 class Session : public RefCounted {
  public:
-  Session(Kernel& kernel, RefPtr<Pid> id);
-  ~Session() override;
+  explicit Session(RefPtr<Pid> id);
   Pid& id() const { return *id_; }
   // Null when there is none.
   RefPtr<Tty> controlling_tty;
@@ -22,27 +21,29 @@ class Session : public RefCounted {
   ThreadGroup* leader = nullptr;
   // What a hung-up or lost terminal leaves: SIGHUP goes to this group when the leader exits later.
   RefPtr<Pid> old_foreground;
+  // Its last process group is gone: the id is free again. (The object may live on in references.)
+  void GroupAdded() { ++groups_; }
+  void GroupGone();
 
  private:
-  Kernel& kernel_;
   const RefPtr<Pid> id_;
+  int groups_ = 0;
 };
 
 class ProcessGroup : public RefCounted {
  public:
-  ProcessGroup(Kernel& kernel, RefPtr<Pid> id, RefPtr<Session> session);
-  ~ProcessGroup() override;
+  ProcessGroup(RefPtr<Pid> id, RefPtr<Session> session);
   Pid& id() const { return *id_; }
   Session& session() const { return *session_; }
   const std::vector<ThreadGroup*>& members() const { return members_; }
   void Add(ThreadGroup& g) { members_.push_back(&g); }
+  // The last one's leaving ends the group: its id is free again.
   void Remove(ThreadGroup& g);
   // No member has a parent in another group of the same session. `without`: as if that one had already left.
   bool IsOrphaned(const ThreadGroup* without = nullptr) const;
   bool HasStoppedMember() const;
 
  private:
-  Kernel& kernel_;
   const RefPtr<Pid> id_;
   const RefPtr<Session> session_;
   std::vector<ThreadGroup*> members_;

@@ -29,6 +29,10 @@ class SeccompFilter;
 class ThreadGroup;
 struct CloneRequest;
 
+// The task whose fiber runs on the calling thread; null on other threads.
+Task* CurrentTask();
+void SetCurrentTask(Task* t);
+
 // What an interrupted call needs to go on by restart_syscall(2).
 struct RestartBlock {
   enum class Kind : uint8_t { kNone, kNanosleep, kPoll, kFutexWait };
@@ -54,6 +58,11 @@ struct CpuTimes {
   Nanos user = 0;
   Nanos system = 0;
   Nanos total() const { return user + system; }
+};
+
+// The last exception of the guest, for signal frames (sigcontext's trapno, err, cr2).
+struct LastFault {
+  uint64_t trapno = 0, error_code = 0, address = 0;
 };
 
 class Task : public RefCounted {
@@ -84,6 +93,7 @@ class Task : public RefCounted {
   FsContext& fs() { return *fs_context_; }
   const Credentials& cred() const { return *cred_; }
   MmLimits mm_limits() const;
+  const LastFault& last_fault() const { return last_fault_; }
   RestartBlock& restart_block() { return restart_block_; }
   // For an interrupted call: remembers `block` and answers kERESTART_RESTARTBLOCK.
   Errno SetRestart(const RestartBlock& block) {
@@ -155,6 +165,12 @@ class Task : public RefCounted {
   class FsCall;  // sentry/kernel/fs_call.h: holds the references that a VfsContext points to
   // The directory that a relative path starts from: AT_FDCWD or a directory descriptor. kEBADF, kENOTDIR.
   Result<VfsPath> DirFd(int dirfd) const;
+  // The one place where a result becomes the return register (called by the dispatcher). A restart code stays for
+  // signal delivery; a temporary signal mask ends unless the call was interrupted.
+  void FinishSyscall(const Result<int64_t>& result);
+  // rt_sigreturn: the registers are the restored ones, and no restart applies to them.
+  void SkipRestart() { interrupted_call_ = false; }
+
   // ptrace_may_access(): may this task look into `target` (procfs, process_vm_readv, kcmp, pidfd_getfd)?
   // `real_ids`: check with the real ids (a system call), else the fs ids (procfs).
   bool MayAccess(Task& target, bool real_ids) const;
@@ -171,8 +187,12 @@ class Task : public RefCounted {
   SignalSet signal_mask() const { return {signals_.mask.load(std::memory_order_relaxed)}; }
   // Own carrier: replaces the mask (SIGKILL and SIGSTOP are taken out).
   void SetSignalMask(SignalSet mask);
+  // Sets interrupt_ from the pending signals and requests. With the signal mutex held.
+  void UpdateInterruptLocked();
   // To this very task. Never blocks.
-  void SendSignal(const SigInfo& info);
+  // kEAGAIN: a real-time signal over RLIMIT_SIGPENDING. `from_outside`: the sender is in an outer pid namespace or is
+  // the kernel, so that SIGKILL reaches a namespace's init.
+  Result<void> SendSignal(const SigInfo& info, bool from_outside = false);
   // A synchronous fault of the task itself: when it is blocked or ignored the task dies of it.
   void ForceSignal(const SigInfo& info);
   void ForceSegv(int code = SI_KERNEL, GuestAddr address = 0);
@@ -192,15 +212,16 @@ class Task : public RefCounted {
   friend class TaskExec;
   friend class TaskExit;
   friend class SignalDelivery;
+  friend class ChildWaiter;
+  friend class SignalSender;
   friend Result<void> ParkInterruptible(Task& t, Deadline deadline);
   friend Result<void> ParkKillable(Task& t, Deadline deadline);
   explicit Task(Kernel& kernel);
 
   void Run();
-  void RunGuest();
-  void HandleFaultEvent(const FaultEvent& fault);
+  Event EnterGuest();
+  void HandleFault(const FaultEvent& fault);
   void Exit();
-  void AccountSwitch(Nanos& mark, bool to_guest);
   bool Park(Deadline deadline);
 
   // --- constant after construction ---
@@ -218,9 +239,12 @@ class Task : public RefCounted {
   Parker parker_;
   RestartBlock restart_block_;
   GuestAddr set_child_tid_ = 0;
+  class StartGate* gate_ = nullptr;  // of a container's init, until it is started
   int exit_status_ = 0;
   bool exit_requested_ = false;
-  Nanos clock_mark_ = 0;
+  bool interrupted_call_ = false;  // the return register holds a restart code
+  LastFault last_fault_;
+  std::atomic<Nanos> clock_mark_{0};  // when the task last crossed between guest, kernel and sleep
 
   // --- shared; changed by the task itself with mu_ held, read by it without ---
   mutable Mutex mu_{LockRank::kTask};

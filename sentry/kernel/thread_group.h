@@ -47,6 +47,14 @@ class ThreadGroup : public RefCounted {
   std::vector<RefPtr<Task>> tasks() const;
   int task_count() const { return live_tasks_.load(std::memory_order_relaxed); }
   RefPtr<Task> FindTask(int32_t tid, const PidNamespace& ns) const;
+  RefPtr<Task> leader_locked() const { return leader_; }
+  ThreadGroup* parent_locked() const { return parent_; }
+  CpuTimes cpu_times_locked() const;
+  ResourceUsage UsageLocked() const;
+  void SetReportsLocked(int stop_signo, bool continued) {
+    stop_report_ = stop_signo;
+    continue_report_ = continued;
+  }
   // Null for an init whose parent is the sandbox.
   RefPtr<ThreadGroup> parent() const;
   int32_t ParentIdIn(const PidNamespace& ns) const;  // getppid: 0 when not visible
@@ -87,7 +95,8 @@ class ThreadGroup : public RefCounted {
   Mutex& signal_mutex() const ABSL_LOCK_RETURNED(signal_mu_) { return signal_mu_; }
   RefPtr<SignalActions> actions() const;
   // To the process: any thread that does not block it takes it. Permission is the caller's check. Never blocks.
-  void SendSignal(const SigInfo& info);
+  // kEAGAIN and `from_outside` as in Task::SendSignal.
+  Result<void> SendSignal(const SigInfo& info, bool from_outside = false);
   PendingSignals& shared_pending() { return shared_pending_; }  // under signal_mutex()
   SignalSet SharedPendingSet() const;
   // Every thread is told to exit with `status`; the first caller's status counts. Any thread.
@@ -95,8 +104,6 @@ class ThreadGroup : public RefCounted {
   bool exiting() const { return exiting_.load(std::memory_order_acquire); }
   // Parents wait here for children's changes: EPOLLIN.
   WaitQueue& child_queue() { return child_queue_; }
-  // signalfd's readers, and anything that polls for pending signals: EPOLLIN when a signal was queued.
-  WaitQueue& signal_queue() { return signal_queue_; }
 
  private:
   friend class Kernel;
@@ -142,12 +149,14 @@ class ThreadGroup : public RefCounted {
   PendingSignals shared_pending_;
   int stop_signal_ = 0;  // of the group stop in progress or complete; 0: running
   bool stop_reported_ = false;
+  uint64_t continue_count_ = 0;  // SIGCONTs so far
   std::atomic<bool> exiting_{false};
   int group_exit_status_ = 0;
-  RefPtr<Task> exec_task_;  // the thread that runs execve and waits for the others to go
+  bool unkillable_init_ = true;  // constant: as pid 1 of a namespace it becomes
+  bool unkillable_ = false;      // init of a pid namespace: default actions do not end it
+  RefPtr<Task> exec_task_;       // the thread that runs execve and waits for the others to go
 
   WaitQueue child_queue_;
-  WaitQueue signal_queue_;
 };
 
 }  // namespace moat

@@ -1,0 +1,33 @@
+#include "sentry/kernel/blocking.h"
+
+namespace moat {
+
+bool Task::Park(Deadline deadline) {
+  const Nanos before = MonotonicNow();
+  system_time_.fetch_add(before - clock_mark_.load(std::memory_order_relaxed), std::memory_order_relaxed);
+  parked_.store(true, std::memory_order_relaxed);
+  const bool woken = parker_.Park(deadline);
+  parked_.store(false, std::memory_order_relaxed);
+  parks_.fetch_add(1, std::memory_order_relaxed);
+  clock_mark_.store(MonotonicNow(), std::memory_order_relaxed);
+  SetCurrentTask(this);  // a pooled fiber may have changed its thread
+  return woken;
+}
+
+Result<void> ParkInterruptible(Task& t, Deadline deadline) {
+  if (t.HasPendingInterrupt()) return kERESTARTSYS;
+  const bool woken = t.Park(deadline);
+  if (t.HasPendingInterrupt()) return kERESTARTSYS;
+  if (!woken) return kETIMEDOUT;
+  return {};
+}
+
+Result<void> ParkKillable(Task& t, Deadline deadline) {
+  if (t.IsKilled()) return kEINTR;
+  const bool woken = t.Park(deadline);
+  if (t.IsKilled()) return kEINTR;
+  if (!woken) return kETIMEDOUT;
+  return {};
+}
+
+}  // namespace moat

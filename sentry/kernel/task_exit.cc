@@ -1,0 +1,274 @@
+#include "sentry/kernel/task_exit.h"
+
+#include <sys/epoll.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+
+#include "sentry/kernel/child_event.h"
+#include "sentry/kernel/file_close.h"
+#include "sentry/kernel/fs_call.h"
+#include "sentry/kernel/job_control.h"
+#include "sentry/kernel/kernel.h"
+#include "sentry/kernel/process_timers.h"
+#include "sentry/kernel/signal_sender.h"
+
+namespace moat {
+
+void TaskExit::ReleaseVforkParent(Task& t) {
+  RefPtr<Task> parent;
+  {
+    MutexLock lock(t.kernel().tree_mutex());
+    if (!t.vfork_parent_) return;
+    parent = std::move(t.vfork_parent_);
+    parent->vfork_done_ = true;
+  }
+  parent->parker().Unpark();
+}
+
+void TaskExit::LeaveMemory(Task& t) {
+  MemoryManager& mm = t.memory();
+  FutexTable& futexes = t.kernel().futexes();
+  futexes.ReleaseAtExit(mm, t.tid(), t.robust_list);
+  t.robust_list = 0;
+  if (t.clear_child_tid != 0) {
+    const int32_t zero = 0;
+    (void)mm.CopyOut(t.clear_child_tid, &zero, sizeof zero);
+    (void)futexes.Wake(mm, t.clear_child_tid, true, 1, ~0u);
+    t.clear_child_tid = 0;
+  }
+  (void)mm.FlushPending(t.context_.get());
+}
+
+void Task::Exit() { TaskExit::Run(*this); }
+
+void TaskExit::Run(Task& t) {
+  Kernel& kernel = t.kernel();
+  if (t.thread_group().exiting()) {
+    MutexLock lock(t.thread_group().signal_mu_);
+    t.exit_status_ = t.thread_group().group_exit_status_;
+  }
+  ResourceUsage peak;
+  if (t.mm_) {
+    LeaveMemory(t);
+    peak.max_rss = t.mm_->Usage().peak_rss;
+  }
+  ReleaseVforkParent(t);
+  if (t.fd_table_ && t.fd_table_->DropUser()) {
+    Task::FsCall fs(t);
+    CloseFiles(fs, t.fd_table_->RemoveAll());
+  }
+  // The stub thread goes before the address space can.
+  t.context_->Release();
+  {
+    RefPtr<MemoryManager> mm;
+    RefPtr<FdTable> fds;
+    RefPtr<FsContext> fs;
+    MutexLock lock(t.mu_);
+    std::swap(mm, t.mm_);
+    std::swap(fds, t.fd_table_);
+    std::swap(fs, t.fs_context_);
+  }
+  {
+    MutexLock lock(kernel.tree_mutex());
+    t.thread_group().dead_tasks_usage_.Add(peak);
+  }
+  if (RemoveTask(t)) EndGroup(t);
+  t.SetAccount(nullptr);
+  if (kernel.tasks_.fetch_sub(1, std::memory_order_acq_rel) == 1) kernel.idle_queue_.Notify(EPOLLIN);
+}
+
+// True for the last task of its group. From now on the task has no place in the process, but for a leader's.
+bool TaskExit::RemoveTask(Task& t) {
+  ThreadGroup& group = t.thread_group();
+  RefPtr<Task> keep(&t);  // the list's reference may be the one that the caller lives on
+  DeferredSignals signals;
+  bool last = false;
+  int stop_report = 0;
+  RefPtr<Task> exec_task;
+  {
+    MutexLock lock(t.kernel().tree_mutex());
+    MutexLock signal_lock(group.signal_mu_);
+    ResourceUsage usage;
+    const CpuTimes times = t.cpu_times();
+    usage.user = times.user;
+    usage.system = times.system;
+    usage.voluntary_switches = t.voluntary_switches();
+    group.dead_tasks_usage_.Add(usage);
+    t.exited_.store(true, std::memory_order_release);
+    std::erase_if(group.tasks_, [&](const RefPtr<Task>& other) { return other == &t; });
+    group.live_tasks_.fetch_sub(1, std::memory_order_relaxed);
+    last = group.tasks_.empty();
+    exec_task = group.exec_task_;
+    if (group.leader_ == &t || group.exiting()) group.exit_status_.store(t.exit_status_, std::memory_order_relaxed);
+    // The others may have been waiting only for this one to stop.
+    if (!last && group.stop_signal_ != 0 && !group.stop_reported_ &&
+        std::all_of(group.tasks_.begin(), group.tasks_.end(),
+                    [](const RefPtr<Task>& other) { return other->signals_.stopped; })) {
+      group.stop_reported_ = true;
+      stop_report = group.stop_signal_;
+    }
+    // PDEATHSIG: of the thread that made the child, whatever becomes of its process.
+    for (const RefPtr<ThreadGroup>& child : group.children_) {
+      if (child->parent_task_ != &t) continue;
+      for (const RefPtr<Task>& thread : child->tasks_) {
+        if (const int signo = thread->parent_death_signal(); signo != 0)
+          signals.Add(*child, MakeSigInfo(signo, SI_KERNEL));
+      }
+      child->parent_task_ = last ? nullptr : group.tasks_.front();
+    }
+    if (group.leader_ != &t) {
+      Pid& pid = *t.pid_;
+      pid.task = nullptr;
+      PidNamespace::ReleaseIfUnused(pid);
+    }
+    for (const Pid::Number& n : t.pid_->numbers()) --n.ns->live_tasks;
+  }
+  if (exec_task) exec_task->parker().Unpark();
+  if (stop_report != 0) ReportStopped(group, stop_report);
+  return last;
+}
+
+// pid_namespaces(7): when init ends, the kernel ends all other processes of the namespace, and init waits for them.
+void TaskExit::EmptyPidNamespace(Task& t) {
+  Kernel& kernel = t.kernel();
+  PidNamespace& ns = t.thread_group().pid_ns();
+  if (t.thread_group().pid().nr() != 1) return;
+  for (;;) {
+    std::vector<RefPtr<ThreadGroup>> victims;
+    {
+      MutexLock lock(kernel.tree_mutex());
+      ns.dying = true;
+      if (ns.live_tasks == 0) break;
+      for (int32_t nr : ns.ThreadGroupIds()) {
+        ThreadGroup* group = ns.Find(nr)->thread_group;
+        if (group != &t.thread_group() && !group->IsZombie()) victims.emplace_back(group);
+      }
+    }
+    for (RefPtr<ThreadGroup>& victim : victims) victim->Kill(SIGKILL);
+    victims.clear();
+    // Ends are not announced to us one by one; look again soon.
+    constexpr Nanos kPoll = 1'000'000;
+    t.Park(DeadlineAfter(kPoll));
+  }
+}
+
+ThreadGroup* TaskExit::FindReaper(ThreadGroup& group) {
+  PidNamespace& ns = group.pid_ns();
+  for (ThreadGroup* g = group.parent_; g != nullptr && &g->pid_ns() == &ns; g = g->parent_) {
+    if (g->child_subreaper.load(std::memory_order_relaxed) && !g->exiting() && !g->IsZombie()) return g;
+  }
+  ThreadGroup* init = ns.init();
+  return init == &group || init == nullptr || init->IsZombie() ? nullptr : init;
+}
+
+void TaskExit::CheckOrphans(ThreadGroup& group, ProcessGroup& changed, const ThreadGroup* without,
+                            DeferredSignals& signals) {
+  if (!changed.IsOrphaned(without) || !changed.HasStoppedMember()) return;
+  signals.AddToGroup(changed, SIGHUP);
+  signals.AddToGroup(changed, SIGCONT);
+}
+
+void TaskExit::HandOnChildren(ThreadGroup& group, DeferredSignals& signals, std::vector<RefPtr<RefCounted>>& dropped) {
+  std::vector<RefPtr<ThreadGroup>> children;
+  children.swap(group.children_);
+  ThreadGroup* reaper = FindReaper(group);
+  for (RefPtr<ThreadGroup>& child : children) {
+    child->parent_ = reaper;
+    child->parent_task_ = reaper != nullptr && !reaper->tasks_.empty() ? reaper->tasks_.front() : nullptr;
+    child->exit_signal_.store(SIGCHLD, std::memory_order_relaxed);
+    if (child->process_group_ && child->process_group_ != group.process_group_ &&
+        &child->process_group_->session() == &group.process_group_->session()) {
+      CheckOrphans(group, *child->process_group_, nullptr, signals);
+    }
+    if (reaper == nullptr) {
+      if (child->IsZombie()) ReleaseLocked(*child, dropped);
+      dropped.push_back(std::move(child));
+      continue;
+    }
+    reaper->children_.push_back(child);
+    if (child->IsZombie()) {
+      if (NotifyParent(*child, signals)) ReleaseLocked(*child, dropped);
+    }
+  }
+}
+
+// True when nobody will wait for the zombie: it can go at once.
+bool TaskExit::NotifyParent(ThreadGroup& group, DeferredSignals& signals) {
+  ThreadGroup* parent = group.parent_;
+  if (parent == nullptr) return false;
+  const int signo = group.exit_signal();
+  bool ignored = false;
+  bool send = signo != 0;
+  if (signo == SIGCHLD) {
+    const abi::KernelSigAction action = parent->actions()->Get(SIGCHLD);
+    if (action.handler == 1) {
+      ignored = true;
+      send = false;
+    } else if ((action.flags & SA_NOCLDWAIT) != 0) {
+      ignored = true;
+    }
+  }
+  if (parent->exiting() && parent->pid().nr() == 1) ignored = true;
+  if (send) {
+    const int status = group.exit_status();
+    const int code = WIFEXITED(status) ? CLD_EXITED : CLD_KILLED;
+    const int value = WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status);
+    signals.Add(*parent, ChildSigInfo(group, *parent, signo, code, value));
+  }
+  parent->child_queue_.Notify(EPOLLIN);
+  return ignored;
+}
+
+void TaskExit::EndGroup(Task& t) {
+  ThreadGroup& group = t.thread_group();
+  Kernel& kernel = t.kernel();
+  RefPtr<ThreadGroup> keep(&group);
+  group.timers().StopAll();
+  EmptyPidNamespace(t);
+  if (auto* jobs = static_cast<JobControl*>(tty_job_control); jobs != nullptr) jobs->LeaderExits(group);
+  std::vector<RefPtr<RefCounted>> dropped;
+  DeferredSignals signals;
+  RefPtr<Pid> pid(&group.pid());
+  {
+    MutexLock lock(kernel.tree_mutex());
+    if (ThreadGroup* parent = group.parent_; parent != nullptr && parent->process_group_ != group.process_group_ &&
+                                             parent->process_group_ &&
+                                             &parent->process_group_->session() == &group.process_group_->session()) {
+      CheckOrphans(group, *group.process_group_, &group, signals);
+    }
+    HandOnChildren(group, signals, dropped);
+    if (Session& session = group.process_group_->session(); session.leader == &group) session.leader = nullptr;
+    group.stop_report_ = 0;
+    group.continue_report_ = false;
+    group.zombie_.store(true, std::memory_order_release);
+    if (NotifyParent(group, signals)) {
+      if (group.parent_ != nullptr) group.parent_->children_usage_.Add(group.UsageLocked());
+      ReleaseLocked(group, dropped);
+    }
+  }
+  pid->wait_queue().Notify(EPOLLIN);
+  if (kernel.on_process_exit) kernel.on_process_exit(group);
+}
+
+void TaskExit::ReleaseLocked(ThreadGroup& group, std::vector<RefPtr<RefCounted>>& dropped) {
+  group.reaped_ = true;
+  dropped.emplace_back(RefPtr<RefCounted>(&group));
+  if (group.parent_ != nullptr) {
+    std::erase_if(group.parent_->children_, [&](const RefPtr<ThreadGroup>& c) { return c == &group; });
+    group.parent_ = nullptr;
+  }
+  if (group.process_group_) {
+    group.process_group_->Remove(group);
+    dropped.push_back(std::move(group.process_group_));
+  }
+  Pid& pid = *group.pid_;
+  pid.task = nullptr;
+  pid.thread_group = nullptr;
+  PidNamespace::ReleaseIfUnused(pid);
+  dropped.push_back(std::move(group.parent_task_));
+  dropped.push_back(std::move(group.leader_));
+  group.pid_->wait_queue().Notify(EPOLLIN | EPOLLHUP);
+}
+
+}  // namespace moat

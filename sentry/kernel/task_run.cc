@@ -1,0 +1,97 @@
+// The straight line of a task: guest code until it needs the kernel, the kernel's answer, signals, guest code again.
+#include "platform/base/log.h"
+#include "platform/fiber/fiber.h"
+#include "sentry/kernel/kernel.h"
+#include "sentry/kernel/signal_delivery.h"
+#include "sentry/kernel/syscall_entry.h"
+
+namespace moat {
+
+SyscallEntry syscall_entry = nullptr;
+
+namespace {
+thread_local Task* current_task = nullptr;
+
+// x86 exception numbers.
+constexpr uint32_t kPageFault = 14;
+}  // namespace
+
+// Not inlined: a pooled fiber may continue on another thread, so no caller may keep the variable's address.
+[[gnu::noinline]] Task* CurrentTask() { return current_task; }
+[[gnu::noinline]] void SetCurrentTask(Task* t) { current_task = t; }
+
+Result<void> Task::Start() {
+  const FiberKind kind = kernel_.platform().pins_carrier() ? FiberKind::kPinned : FiberKind::kPooled;
+  AddRef();  // the fiber's
+  Result<void> started = StartFiber(kind, "moat-task", [this] {
+    Run();
+    SetCurrentTask(nullptr);
+    Unref();
+  });
+  if (!started.ok()) Unref();
+  return started;
+}
+
+void Task::Run() {
+  SetCurrentTask(this);
+  if (gate_ != nullptr) gate_->Wait(parker_);
+  clock_mark_.store(MonotonicNow(), std::memory_order_relaxed);
+  if (set_child_tid_ != 0) {
+    const int32_t id = tid();
+    (void)mm_->CopyOut(set_child_tid_, &id, sizeof id);
+  }
+  while (!exit_requested_) {
+    if (HasPendingInterrupt()) {
+      SignalDelivery::Run(*this);
+      if (exit_requested_) break;
+    }
+    Event event = EnterGuest();
+    if (std::holds_alternative<SyscallEvent>(event)) {
+      last_syscall_.store(regs_.SyscallNumber(), std::memory_order_relaxed);
+      syscalls_.fetch_add(1, std::memory_order_relaxed);
+      syscall_entry(*this);
+    } else if (const auto* fault = std::get_if<FaultEvent>(&event)) {
+      HandleFault(*fault);
+    } else if (const auto* exit = std::get_if<ExitEvent>(&event)) {
+      // The host took the stub away (out of memory) or it broke: what is left of the process cannot run.
+      MOAT_LOG(kWarning, "task {}: its stub ended with wait status {:#x}", RootTid(), exit->wait_status);
+      RequestGroupExit(SIGKILL);
+    }
+  }
+  Exit();
+}
+
+Event Task::EnterGuest() {
+  Nanos now = MonotonicNow();
+  system_time_.fetch_add(now - clock_mark_.load(std::memory_order_relaxed), std::memory_order_relaxed);
+  clock_mark_.store(now, std::memory_order_relaxed);
+  // Either a Kick sees in_guest_ and interrupts, or we see its flag here.
+  in_guest_.store(true, std::memory_order_seq_cst);
+  if (interrupt_.load(std::memory_order_seq_cst)) {
+    in_guest_.store(false, std::memory_order_relaxed);
+    return InterruptEvent{};
+  }
+  Event event = context_->Switch(mm_->address_space(), regs_);
+  in_guest_.store(false, std::memory_order_relaxed);
+  now = MonotonicNow();
+  user_time_.fetch_add(now - clock_mark_.load(std::memory_order_relaxed), std::memory_order_relaxed);
+  clock_mark_.store(now, std::memory_order_relaxed);
+  return event;
+}
+
+void Task::HandleFault(const FaultEvent& fault) {
+  last_fault_ = {fault.trapno, fault.error_code, fault.address};
+  int signo = fault.signo;
+  int code = fault.si_code;
+  const bool memory_fault = (signo == SIGSEGV || signo == SIGBUS) && code != SI_KERNEL;
+  if (memory_fault) {
+    FaultOutcome outcome = mm_->HandleFault(fault, mm_limits(), context_.get());
+    if (outcome.resolved()) return;
+    signo = outcome.signo;
+    code = outcome.si_code;
+    if (last_fault_.trapno == 0) last_fault_.trapno = kPageFault;
+  }
+  ForceSignal(FaultSigInfo(signo, code, code == SI_KERNEL ? 0 : fault.address));
+}
+
+}  // namespace moat

@@ -1,0 +1,227 @@
+#include "sentry/kernel/thread_group.h"
+
+#include <sys/epoll.h>
+
+#include <algorithm>
+
+#include "sentry/kernel/kernel.h"
+#include "sentry/kernel/process_timers.h"
+#include "sentry/kernel/task_exit.h"
+
+namespace moat {
+
+void ResourceUsage::Add(const ResourceUsage& o) {
+  user += o.user;
+  system += o.system;
+  max_rss = std::max(max_rss, o.max_rss);
+  minor_faults += o.minor_faults;
+  major_faults += o.major_faults;
+  voluntary_switches += o.voluntary_switches;
+  involuntary_switches += o.involuntary_switches;
+}
+
+abi::Rusage ResourceUsage::ToRusage() const {
+  abi::Rusage r{};
+  r.ru_utime = {user / kNanosPerSec, user % kNanosPerSec / 1000};
+  r.ru_stime = {system / kNanosPerSec, system % kNanosPerSec / 1000};
+  r.ru_maxrss = static_cast<long>(max_rss / 1024);
+  r.ru_minflt = static_cast<long>(minor_faults);
+  r.ru_majflt = static_cast<long>(major_faults);
+  r.ru_nvcsw = static_cast<long>(voluntary_switches);
+  r.ru_nivcsw = static_cast<long>(involuntary_switches);
+  return r;
+}
+
+ThreadGroup::ThreadGroup(Kernel& kernel, RefPtr<SignalActions> actions, const Rlimits& rlimits)
+    : kernel_(kernel),
+      rlimits_(rlimits),
+      timers_(std::make_unique<ProcessTimers>(*this)),
+      actions_(std::move(actions)) {}
+
+ThreadGroup::~ThreadGroup() = default;
+
+RefPtr<Task> ThreadGroup::leader() const {
+  MutexLock lock(kernel_.tree_mutex());
+  return leader_;
+}
+
+std::vector<RefPtr<Task>> ThreadGroup::tasks() const {
+  MutexLock lock(signal_mu_);
+  return tasks_;
+}
+
+RefPtr<Task> ThreadGroup::FindTask(int32_t tid, const PidNamespace& ns) const {
+  for (const RefPtr<Task>& t : tasks()) {
+    if (t->TidIn(ns) == tid) return t;
+  }
+  return nullptr;
+}
+
+RefPtr<ThreadGroup> ThreadGroup::parent() const {
+  MutexLock lock(kernel_.tree_mutex());
+  return RefPtr<ThreadGroup>(parent_);
+}
+
+int32_t ThreadGroup::ParentIdIn(const PidNamespace& ns) const {
+  MutexLock lock(kernel_.tree_mutex());
+  return parent_ == nullptr ? 0 : parent_->IdIn(ns);
+}
+
+std::vector<RefPtr<ThreadGroup>> ThreadGroup::children() const {
+  MutexLock lock(kernel_.tree_mutex());
+  return children_;
+}
+
+int32_t ThreadGroup::ProcessGroupIdIn(const PidNamespace& ns) const {
+  MutexLock lock(kernel_.tree_mutex());
+  return process_group_ ? process_group_->id().NrIn(ns) : 0;
+}
+
+int32_t ThreadGroup::SessionIdIn(const PidNamespace& ns) const {
+  MutexLock lock(kernel_.tree_mutex());
+  return process_group_ ? process_group_->session().id().NrIn(ns) : 0;
+}
+
+RefPtr<ProcessGroup> ThreadGroup::process_group() const {
+  MutexLock lock(kernel_.tree_mutex());
+  return process_group_;
+}
+
+RefPtr<Session> ThreadGroup::session() const {
+  MutexLock lock(kernel_.tree_mutex());
+  return process_group_ ? RefPtr<Session>(&process_group_->session()) : nullptr;
+}
+
+RefPtr<Tty> ThreadGroup::controlling_tty() const {
+  MutexLock lock(kernel_.tree_mutex());
+  return process_group_ ? process_group_->session().controlling_tty : nullptr;
+}
+
+int32_t ThreadGroup::ForegroundGroupIdIn(const PidNamespace& ns) const {
+  MutexLock lock(kernel_.tree_mutex());
+  if (!process_group_) return -1;
+  const RefPtr<Tty>& tty = process_group_->session().controlling_tty;
+  if (!tty) return -1;
+  auto* foreground = static_cast<ProcessGroup*>(tty->job_slot.foreground.get());
+  return foreground == nullptr ? 0 : foreground->id().NrIn(ns);
+}
+
+RefPtr<SignalActions> ThreadGroup::actions() const {
+  MutexLock lock(signal_mu_);
+  return actions_;
+}
+
+SignalSet ThreadGroup::SharedPendingSet() const {
+  MutexLock lock(signal_mu_);
+  return shared_pending_.set();
+}
+
+ResourceUsage ThreadGroup::UsageLocked() const {
+  ResourceUsage sum = dead_tasks_usage_;
+  for (const RefPtr<Task>& t : tasks_) {
+    if (t->exited()) continue;
+    const CpuTimes times = t->cpu_times();
+    ResourceUsage one;
+    one.user = times.user;
+    one.system = times.system;
+    one.voluntary_switches = t->voluntary_switches();
+    sum.Add(one);
+  }
+  return sum;
+}
+
+ResourceUsage ThreadGroup::Usage() const {
+  ResourceUsage sum;
+  RefPtr<Task> first;
+  {
+    MutexLock lock(kernel_.tree_mutex());
+    sum = UsageLocked();
+    first = leader_;
+  }
+  // The peak is the address space's own; it may only be asked without locks.
+  if (first) {
+    if (RefPtr<MemoryManager> mm = first->mm()) sum.max_rss = std::max(sum.max_rss, mm->Usage().peak_rss);
+  }
+  return sum;
+}
+
+ResourceUsage ThreadGroup::ChildrenUsage() const {
+  MutexLock lock(kernel_.tree_mutex());
+  return children_usage_;
+}
+
+CpuTimes ThreadGroup::cpu_times_locked() const {
+  const ResourceUsage usage = UsageLocked();
+  return {usage.user, usage.system};
+}
+
+CpuTimes ThreadGroup::cpu_times() const {
+  MutexLock lock(kernel_.tree_mutex());
+  return cpu_times_locked();
+}
+
+int ThreadGroup::WaitForExit() {
+  Parker parker;
+  ParkerWaiter waiter(EPOLLIN, parker);
+  pid_->wait_queue().Add(waiter);
+  while (!IsZombie()) parker.Park();
+  pid_->wait_queue().Remove(waiter);
+  return exit_status();
+}
+
+void ThreadGroup::Reap() {
+  std::vector<RefPtr<RefCounted>> dropped;
+  MutexLock lock(kernel_.tree_mutex());
+  if (IsZombie() && !reaped_) TaskExit::ReleaseLocked(*this, dropped);
+}
+
+Result<void> ThreadGroup::SetSession(int32_t* new_id) {
+  RefPtr<Session> old_session;  // dropped after the lock
+  RefPtr<ProcessGroup> old_group;
+  MutexLock lock(kernel_.tree_mutex());
+  // A process group leader may not, nor one whose id a group still has.
+  if (pid_->process_group != nullptr || pid_->session != nullptr) return kEPERM;
+  RefPtr<Session> session = MakeRef<Session>(pid_);
+  session->leader = this;
+  old_group = process_group_;
+  old_group->Remove(*this);
+  process_group_ = MakeRef<ProcessGroup>(pid_, std::move(session));
+  process_group_->Add(*this);
+  *new_id = pid_->nr();
+  return {};
+}
+
+Result<void> ThreadGroup::SetProcessGroup(Task& caller, int32_t pid, int32_t pgid) {
+  if (pgid < 0) return kEINVAL;
+  Kernel& kernel = caller.kernel();
+  RefPtr<PidNamespace> ns = caller.pid_ns();
+  RefPtr<ProcessGroup> old_group;
+  ThreadGroup& self = caller.thread_group();
+  MutexLock lock(kernel.tree_mutex());
+  Pid* target_pid = pid == 0 ? self.pid_.get() : ns->Find(pid);
+  ThreadGroup* target = target_pid == nullptr ? nullptr : target_pid->thread_group;
+  if (target == nullptr || target->IsZombie()) return kESRCH;
+  if (target != &self) {
+    if (target->parent_ != &self) return kESRCH;
+    if (&target->process_group_->session() != &self.process_group_->session()) return kEPERM;
+    if (target->did_exec.load(std::memory_order_relaxed)) return kEACCES;
+  }
+  Session& session = target->process_group_->session();
+  if (session.leader == target) return kEPERM;
+  Pid* group_pid = pgid == 0 || pgid == target->IdIn(*ns) ? target->pid_.get() : ns->Find(pgid);
+  if (group_pid == nullptr) return kEPERM;
+  ProcessGroup* group = group_pid->process_group;
+  if (group == nullptr && group_pid != target->pid_.get()) return kEPERM;
+  if (group != nullptr && &group->session() != &session) return kEPERM;
+  if (group == target->process_group_.get()) return {};
+  RefPtr<ProcessGroup> joined = group != nullptr
+                                    ? RefPtr<ProcessGroup>(group)
+                                    : MakeRef<ProcessGroup>(RefPtr<Pid>(group_pid), RefPtr<Session>(&session));
+  old_group = target->process_group_;
+  joined->Add(*target);
+  target->process_group_ = std::move(joined);
+  old_group->Remove(*target);
+  return {};
+}
+
+}  // namespace moat
