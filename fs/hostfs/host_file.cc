@@ -62,13 +62,16 @@ Result<size_t> HostRegularFile::Write(const VfsContext& ctx, IoSource& src) {
   return n;
 }
 
-Result<int64_t> HostRegularFile::Seek(const VfsContext&, int64_t offset, int whence) {
+Result<int64_t> HostRegularFile::Seek(const VfsContext& ctx, int64_t offset, int whence) {
   if (whence == SEEK_DATA || whence == SEEK_HOLE) {
-    if (offset < 0) return kENXIO;
-    int64_t at = TRY(inode_->host_fs().client().Seek(inode_->handle(), offset, whence));
-    return SeekWithin(at, SEEK_SET, 0);
+    return SeekWithin(TRY(FindExtent(ctx, offset, whence)), SEEK_SET, 0);
   }
   return SeekWithin(offset, whence, whence == SEEK_END ? TRY(inode_->Size()) : 0);
+}
+
+Result<int64_t> HostRegularFile::FindExtent(const VfsContext&, int64_t offset, int whence) {
+  if (offset < 0) return kENXIO;
+  return inode_->host_fs().client().Seek(inode_->handle(), offset, whence);
 }
 
 Result<void> HostRegularFile::Allocate(const VfsContext& ctx, int mode, int64_t offset, int64_t length) {

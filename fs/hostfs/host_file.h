@@ -21,6 +21,7 @@ class HostRegularFile final : public File {
   // O_APPEND is the host's own atomic append.
   Result<size_t> Write(const VfsContext& ctx, IoSource& src) override;
   Result<int64_t> Seek(const VfsContext& ctx, int64_t offset, int whence) override;
+  Result<int64_t> FindExtent(const VfsContext& ctx, int64_t offset, int whence) override;
   Result<void> Allocate(const VfsContext& ctx, int mode, int64_t offset, int64_t length) override;
   Result<void> Sync(bool data_only) override;
   Result<Kstat> GetAttr() override { return inode_->GetAttr(); }
@@ -57,7 +58,7 @@ class HostDirectory final : public File {
   static bool FindIn(const Piece& piece, int64_t cookie, size_t& index);
 
   const RefPtr<HostInode> inode_;
-  Mutex mu_{LockRank::kFile};
+  Mutex mu_{LockRank::kGofer};  // directories are also listed with directory locks held
   Piece piece_ ABSL_GUARDED_BY(mu_);  // where the last call stopped
 };
 

@@ -2,6 +2,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <cstring>
+
 #include "fs/overlay/overlay_inode.h"
 #include "fs/overlay/overlay_mappable.h"
 #include "fs/vfs/file.h"
@@ -10,6 +12,8 @@ namespace moat {
 namespace {
 
 constexpr size_t kCopyBuffer = 128 << 10;
+
+bool IsZero(const std::byte* p, size_t n) { return p[0] == std::byte{0} && memcmp(p, p + 1, n - 1) == 0; }
 
 }  // namespace
 
@@ -100,21 +104,25 @@ Result<void> OverlayInode::CopyData(const VfsContext& ctx, Inode& to, uint64_t d
   uint64_t at = 0;
   while (at < data_limit) {
     uint64_t end = data_limit;
+    bool look_for_zeros = sparse;
     if (sparse) {
-      Result<int64_t> data = source->Seek(ctx, static_cast<int64_t>(at), SEEK_DATA);
+      Result<int64_t> data = source->FindExtent(ctx, static_cast<int64_t>(at), SEEK_DATA);
       if (!data.ok() && data.error() == kENXIO) break;  // only a hole is left
       if (data.ok()) {
         at = static_cast<uint64_t>(*data);
-        Result<int64_t> hole = source->Seek(ctx, *data, SEEK_HOLE);
+        Result<int64_t> hole = source->FindExtent(ctx, *data, SEEK_HOLE);
         if (hole.ok()) end = std::min(end, static_cast<uint64_t>(*hole));
-      } else {
-        sparse = false;  // a file system that does not know
+        look_for_zeros = false;
       }
     }
     while (at < end) {
       BufferIoDest read_to(buffer.get(), std::min<uint64_t>(kCopyBuffer, end - at));
       size_t n = TRY(source->PRead(ctx, read_to, static_cast<int64_t>(at)));
       if (n == 0) return {};  // shorter than it said
+      if (look_for_zeros && IsZero(buffer.get(), n)) {
+        at += n;
+        continue;
+      }
       BufferIoSource write_from(buffer.get(), n);
       while (write_from.remaining() > 0) {
         size_t written = TRY(dest->PWrite(ctx, write_from, static_cast<int64_t>(at)));
