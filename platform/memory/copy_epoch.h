@@ -38,6 +38,8 @@ class CopyEpoch {
       current_.compare_exchange_strong(now, now + 1, std::memory_order_seq_cst);
     }
   }
+  // Waits until Reached(stamp). The caller is in no section of this epoch.
+  void Wait(uint64_t stamp);
 
  private:
   static constexpr size_t kShards = 8;

@@ -1,8 +1,7 @@
 // MemoryManager's faults: memory on first use, copy-on-write, growing stacks; and what the guest did wrong.
 // Source: mmap(2), sigaction(2) on SEGV_MAPERR, SEGV_ACCERR and BUS_ADRERR.
-#include <sched.h>
 #include <signal.h>
-#include <unistd.h>
+#include <sys/uio.h>
 
 #include <algorithm>
 #include <memory>
@@ -89,10 +88,7 @@ Result<void> MemoryManager::BreakCow(PageMap::iterator it, GuestAddr addr, const
   return {};
 }
 
-void MemoryManager::WaitForWriters() {
-  const uint64_t stamp = writers_.Stamp();
-  while (!writers_.Reached(stamp)) sched_yield();
-}
+void MemoryManager::WaitForWriters() { writers_.Wait(writers_.Stamp()); }
 
 FaultOutcome MemoryManager::Resolve(GuestAddr addr, Access access) {
   if (addr < env_.min_address || addr >= env_.max_address) return kMapErr;
@@ -137,14 +133,14 @@ FaultOutcome MemoryManager::Resolve(GuestAddr addr, Access access) {
     }
     if (wait) {
       WaitForWriters();
-      sched_yield();
       continue;
     }
     if (donated.fd >= 0) {
       // A donated file's bytes are read before the lock is taken: the host may have to fetch them.
       const GuestAddr start = WindowStart(donated, page), end = WindowEnd(donated, page);
       auto bytes = std::make_unique<std::byte[]>(kCowWindow);  // zeros beyond the end of the file
-      const ssize_t got = pread(donated.fd, bytes.get(), end - start, static_cast<off_t>(donated.OffsetOf(start)));
+      const iovec piece{bytes.get(), end - start};
+      const ssize_t got = preadv2(donated.fd, &piece, 1, static_cast<off_t>(donated.OffsetOf(start)), 0);
       // The page itself beyond the end of the file: there is nothing to copy.
       if (got < 0 || static_cast<uint64_t>(got) <= page - start) return kBusErr;
       MutexLock mapping(mapping_mu_);

@@ -40,7 +40,9 @@ class ModelTest : public MmTest, public testing::WithParamInterface<int> {
     uint8_t copied = 0;
     const size_t n = p.guest->mm().CopyIn(&copied, addr, 1);
     ASSERT_EQ(n, expected < 0 ? 0u : 1u) << "page " << i;
-    if (n == 1) ASSERT_EQ(copied, expected) << "page " << i;
+    if (n == 1) {
+      ASSERT_EQ(copied, expected) << "page " << i;
+    }
     ASSERT_EQ(p.guest->LoadOr(addr), expected) << "page " << i;
   }
   int Value(const Model::Page& page) { return page.file ? shared_[page.file_page] : page.value; }

@@ -1,6 +1,6 @@
 // MemoryManager's pages: what backs an area, and the host operations that follow from it.
 #include <sys/mman.h>
-#include <unistd.h>
+#include <sys/uio.h>
 
 #include <algorithm>
 
@@ -240,7 +240,8 @@ Result<uint64_t> MemoryManager::CopyFilePages(const Vma& vma, GuestAddr addr, ui
       filled = source.ok() && SafeCopy(*to, *source, n) == n;
       if (!filled) break;
     } else {
-      const ssize_t got = pread(host.fd, *to, n, static_cast<off_t>(host.range.start + done));
+      const iovec piece{*to, n};
+      const ssize_t got = preadv2(host.fd, &piece, 1, static_cast<off_t>(host.range.start + done), 0);
       filled = got >= 0;
       if (got < static_cast<ssize_t>(n)) break;
     }

@@ -6,8 +6,9 @@
 #include <sys/sysmacros.h>
 
 #include "fs/vfs/file.h"
+#include "sentry/kernel/executable_file.h"
+#include "sentry/kernel/fs_call.h"
 #include "sentry/kernel/task.h"
-#include "sentry/loader/file_source.h"
 #include "sentry/syscalls/handlers.h"
 
 namespace moat {
@@ -48,7 +49,8 @@ Result<void> DescribeFile(Task& t, RefPtr<File> file, MmapRequest* request) {
     return {};
   }
   request->mappable = std::move(*mappable);
-  request->source = MakeRef<FileMappingSource>(std::move(file), t.mount_ns());
+  Task::FsCall fs(t);
+  request->source = FileMappingSource(fs, std::move(file));
   return {};
 }
 
