@@ -49,6 +49,7 @@ class UserAccount : public RefCounted {
   std::atomic<int64_t> mqueue_bytes{0};    // RLIMIT_MSGQUEUE
   std::atomic<int64_t> pipe_pages{0};
   std::atomic<int64_t> inotify_instances{0};
+  std::atomic<int64_t> in_flight_files{0};  // descriptors in AF_UNIX messages: RLIMIT_NOFILE (ETOOMANYREFS)
 };
 
 }  // namespace moat
