@@ -17,6 +17,7 @@
 #include "platform/abi/process.h"
 #include "platform/abi/signal.h"
 #include "platform/abi/stat.h"
+#include "platform/abi/socket.h"
 #include "platform/abi/time.h"
 #include "platform/base/result.h"
 #include "platform/usermem/user_ptr.h"
