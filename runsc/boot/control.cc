@@ -34,6 +34,7 @@ class ControlServer {
     }
     init_ = *std::move(init);
     StartThread("init-waiter", [this] { WaitForInit(); });
+    if (state_.config.host_terminal) StartThread("stop-reporter", [this] { ReportStops(); });
     Report(MessageKind::kReady, 0, {});
     for (;;) {
       Result<Message> message = supervisor_.Receive();
@@ -68,6 +69,11 @@ class ControlServer {
     ProcessSpec spec = Spec(state_.config.process, state_.stdio);
     spec.gate = &gate_;
     spec.protected_init = state_.config.protected_init;
+    spec.outside_job = state_.config.host_terminal;
+    state_.kernel->on_job_stop = [this](ThreadGroup&) {
+      stopped_ = true;
+      stop_parker_.Unpark();
+    };
     Result<RefPtr<ThreadGroup>> init = state_.kernel->CreateProcess(spec);
     state_.stdio.files.clear();  // the guest's descriptors alone keep them open
     return init;
@@ -78,6 +84,14 @@ class ControlServer {
     // The rest of the pid namespace dies with its init; their files flush before the process ends.
     Report(MessageKind::kExited, status, {});
     _exit(0);
+  }
+
+  // The job's stop is seen under the kernel's locks; the report is sent from here.
+  void ReportStops() {
+    for (;;) {
+      stop_parker_.Park();
+      if (stopped_.exchange(false)) Report(MessageKind::kStopped, 0, {});
+    }
   }
 
   void HandleOrder(Message message) {
@@ -211,6 +225,8 @@ class ControlServer {
   Channel supervisor_;  // received on by the main thread alone
   Mutex send_mu_{LockRank::kControl};
   StartGate gate_;
+  Parker stop_parker_;
+  std::atomic<bool> stopped_{false};
   RefPtr<ThreadGroup> init_;
 };
 

@@ -28,7 +28,10 @@ namespace {
 // With the tree mutex held.
 void Tell(ThreadGroup& child, int code, int status) {
   ThreadGroup* parent = child.parent_locked();
-  if (parent == nullptr) return;
+  if (parent == nullptr) {
+    if (code == CLD_STOPPED && child.outside_job() && child.kernel().on_job_stop) child.kernel().on_job_stop(child);
+    return;
+  }
   const abi::KernelSigAction action = parent->actions()->Get(SIGCHLD);
   if (action.handler != 1 && (action.flags & SA_NOCLDSTOP) == 0)
     (void)parent->SendSignal(ChildSigInfo(child, *parent, SIGCHLD, code, status), true);

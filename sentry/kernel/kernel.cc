@@ -91,6 +91,7 @@ Result<RefPtr<ThreadGroup>> Kernel::CreateProcess(const ProcessSpec& spec) {
   Task& t = *task;
   auto group = MakeRef<ThreadGroup>(*this, MakeRef<SignalActions>(), spec.rlimits);
   group->unkillable_init_ = spec.protected_init;
+  group->outside_job_ = spec.outside_job;
   group->oom_score_adj.store(spec.oom_score_adj, std::memory_order_relaxed);
   t.thread_group_ = group;
   t.cred_ = spec.credentials ? spec.credentials : Credentials::CreateRoot(root_user_ns_);

@@ -53,6 +53,9 @@ struct ProcessSpec {
   // Pid 1 of a pid namespace ignores signals without a handler, as Linux has it. False for `runsc do`, whose command
   // shall die of a signal as it would outside.
   bool protected_init = true;
+  // The process is a job of a shell outside of the sandbox: its process group is not orphaned, so that the terminal can
+  // stop it, and Kernel::on_job_stop hears of it.
+  bool outside_job = false;
 };
 
 class Kernel {
@@ -114,6 +117,9 @@ class Kernel {
   // Called with a thread group that has just become a zombie; the control server's hook. Set before the first
   // process; must not block and takes no lock of sentry/kernel.
   absl::AnyInvocable<void(ThreadGroup&)> on_process_exit;
+  // Called when all threads of a process with ProcessSpec::outside_job have stopped. Set before the first process; must
+  // not block and may take leaf locks only.
+  absl::AnyInvocable<void(ThreadGroup&)> on_job_stop;
 
  private:
   friend class TaskCloner;

@@ -48,6 +48,7 @@ class ThreadGroup : public RefCounted {
   int task_count() const { return live_tasks_.load(std::memory_order_relaxed); }
   RefPtr<Task> FindTask(int32_t tid, const PidNamespace& ns) const;
   RefPtr<Task> leader_locked() const { return leader_; }
+  ProcessGroup& process_group_locked() const { return *process_group_; }
   ThreadGroup* parent_locked() const { return parent_; }
   CpuTimes cpu_times_locked() const;
   ResourceUsage UsageLocked() const;
@@ -66,6 +67,7 @@ class ThreadGroup : public RefCounted {
   // The device of the controlling terminal and its foreground process group: tty_nr and tpgid of /proc/<pid>/stat.
   RefPtr<Tty> controlling_tty() const;
   int32_t ForegroundGroupIdIn(const PidNamespace& ns) const;  // -1: no terminal
+  bool outside_job() const { return outside_job_; }
   bool IsZombie() const { return zombie_.load(std::memory_order_acquire); }
   // wait(2)'s status word; of a zombie.
   int exit_status() const { return exit_status_.load(std::memory_order_relaxed); }
@@ -85,6 +87,7 @@ class ThreadGroup : public RefCounted {
   std::atomic<bool> has_child_subreaper{false};  // an ancestor is one
   std::atomic<bool> did_exec{false};
   std::atomic<int> oom_score_adj{0};
+  std::atomic<bool> membarrier_registered{false};
 
   // --- resource usage ---
   ResourceUsage Usage() const;          // the process, exited threads included
@@ -99,6 +102,8 @@ class ThreadGroup : public RefCounted {
   Result<void> SendSignal(const SigInfo& info, bool from_outside = false);
   PendingSignals& shared_pending() { return shared_pending_; }  // under signal_mutex()
   SignalSet SharedPendingSet() const;
+  // Throws pending signals away, the tasks' own too. Under signal_mutex().
+  void DropPendingLocked(SignalSet which);
   // Every thread is told to exit with `status`; the first caller's status counts. Any thread.
   void Kill(int status);
   bool exiting() const { return exiting_.load(std::memory_order_acquire); }
@@ -152,6 +157,7 @@ class ThreadGroup : public RefCounted {
   uint64_t continue_count_ = 0;  // SIGCONTs so far
   std::atomic<bool> exiting_{false};
   int group_exit_status_ = 0;
+  bool outside_job_ = false;     // constant: its parent is a shell outside of the sandbox
   bool unkillable_init_ = true;  // constant: as pid 1 of a namespace it becomes
   bool unkillable_ = false;      // init of a pid namespace: default actions do not end it
   RefPtr<Task> exec_task_;       // the thread that runs execve and waits for the others to go
