@@ -84,8 +84,8 @@ class DevtmpfsType final : public FileSystemType {
 
 }  // namespace
 
-void RegisterDevices() {
-  static MemDriver mem;
+void RegisterDevices(FillRandomFn fill_random) {
+  static MemDriver mem(fill_random);
   static TtyDriver tty;
   static DevtmpfsType devtmpfs;
   vfs::RegisterDevice(vfs::DeviceKind::kChar, kMemMajor, 0, 16, mem);

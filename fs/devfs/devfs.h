@@ -11,8 +11,10 @@
 namespace moat {
 
 // Registers the drivers of null, zero, full, random, urandom (major 1), tty and console (major 5), and the file
-// system type devtmpfs. Once, at boot.
-void RegisterDevices();
+// system type devtmpfs. Once, at boot. `fill_random`: where random and urandom get their bytes from, so that the sentry
+// needs no host call for them; null: getrandom(2).
+using FillRandomFn = void (*)(void* out, size_t n);
+void RegisterDevices(FillRandomFn fill_random = nullptr);
 
 // Makes the default nodes, links and directories below `dev` (a writable directory); what exists already stays.
 // `ctx` needs CAP_MKNOD.

@@ -46,16 +46,21 @@ class FullFile final : public MemFile {
   Result<size_t> PWrite(const VfsContext&, IoSource&, int64_t) override { return kENOSPC; }
 };
 
-// The host kernel's generator, always seeded: random and urandom are the same, as in Linux since 5.6.
+// Always seeded: random and urandom are the same, as in Linux since 5.6.
 class RandomFile final : public MemFile {
  public:
-  using MemFile::MemFile;
+  RandomFile(VfsPath path, OpenFlags flags, MemDriver::FillRandomFn fill)
+      : MemFile(std::move(path), flags), fill_(fill) {}
   Result<size_t> PRead(const VfsContext&, IoDest& dst, int64_t) override {
     std::array<char, 256> block;  // up to 256 bytes the host never returns less (getrandom(2))
     size_t total = 0;
     while (dst.remaining() > 0) {
       size_t n = std::min(block.size(), dst.remaining());
-      if (getrandom(block.data(), n, 0) != static_cast<ssize_t>(n)) return kEIO;
+      if (fill_ != nullptr) {
+        fill_(block.data(), n);
+      } else if (getrandom(block.data(), n, 0) != static_cast<ssize_t>(n)) {
+        return kEIO;
+      }
       Result<size_t> put = dst.Put(block.data(), n);
       if (!put.ok()) return total != 0 ? Result<size_t>(total) : put;
       total += *put;
@@ -81,6 +86,9 @@ class RandomFile final : public MemFile {
         return kENOTTY;
     }
   }
+
+ private:
+  const MemDriver::FillRandomFn fill_;
 };
 
 }  // namespace
@@ -95,7 +103,7 @@ Result<RefPtr<File>> MemDriver::Open(const VfsContext&, const VfsPath& path, Ope
       return RefPtr<File>(MakeRef<FullFile>(path, flags));
     case kRandomMinor:
     case kUrandomMinor:
-      return RefPtr<File>(MakeRef<RandomFile>(path, flags));
+      return RefPtr<File>(MakeRef<RandomFile>(path, flags, fill_random_));
     default:
       return kENXIO;
   }

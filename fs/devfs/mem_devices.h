@@ -12,7 +12,12 @@ enum MemMinor : uint32_t { kNullMinor = 3, kZeroMinor = 5, kFullMinor = 7, kRand
 // kENXIO for other minors.
 class MemDriver final : public vfs::DeviceDriver {
  public:
+  using FillRandomFn = void (*)(void* out, size_t n);
+  explicit MemDriver(FillRandomFn fill_random) : fill_random_(fill_random) {}
   Result<RefPtr<File>> Open(const VfsContext& ctx, const VfsPath& path, OpenFlags flags, DeviceId dev) override;
+
+ private:
+  const FillRandomFn fill_random_;  // null: the host's getrandom(2)
 };
 
 }  // namespace moat
