@@ -14,6 +14,11 @@ bool Task::Park(Deadline deadline) {
   return woken;
 }
 
+void Task::SleepBriefly() {
+  constexpr Nanos kShort = 50'000;
+  Park(DeadlineAfter(kShort));
+}
+
 Result<void> ParkInterruptible(Task& t, Deadline deadline) {
   if (t.HasPendingInterrupt()) return kERESTARTSYS;
   const bool woken = t.Park(deadline);

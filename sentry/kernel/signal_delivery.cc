@@ -43,15 +43,11 @@ void Task::FinishSyscall(const Result<int64_t>& result) {
     regs_.SetReturn(-static_cast<int64_t>(e));
     interrupted_call_ = e >= kERESTARTSYS && e <= kERESTART_RESTARTBLOCK;
   }
-  if (signals_.has_saved_mask) [[unlikely]] {
-    if (interrupted_call_ || (!result.ok() && result.error() == kEINTR)) {
-      interrupt_.store(true, std::memory_order_seq_cst);  // delivery ends the temporary mask
-    } else {
-      signals_.has_saved_mask = false;
-      SetSignalMask(signals_.saved_mask);
-    }
-  } else if (interrupted_call_) {
-    interrupt_.store(true, std::memory_order_seq_cst);
+  // After an interrupted call delivery ends the temporary mask: its handler runs under it.
+  const bool interrupted = interrupted_call_ || (!result.ok() && result.error() == kEINTR);
+  if (signals_.has_saved_mask && !interrupted) [[unlikely]] {
+    signals_.has_saved_mask = false;
+    SetSignalMask(signals_.saved_mask);
   }
 }
 

@@ -179,6 +179,11 @@ class Task : public RefCounted {
   bool HasPendingInterrupt() const { return interrupt_.load(std::memory_order_acquire); }
   // The task must exit; waits that only a kill may end look at this.
   bool IsKilled() const { return killed_.load(std::memory_order_acquire); }
+  // Whether guest code may be running, and how often the task has entered it; for membarrier(2). Racy.
+  bool in_guest() const { return in_guest_.load(std::memory_order_seq_cst); }
+  uint64_t guest_entries() const { return guest_entries_.load(std::memory_order_acquire); }
+  // Own carrier: a short sleep, for the rare loops that wait for another task's next step.
+  void SleepBriefly();
   // Makes the task look for signals: wakes it if it is parked, interrupts its guest code if it runs. Any thread.
   void Kick();
 
@@ -269,6 +274,7 @@ class Task : public RefCounted {
   std::atomic<bool> interrupt_{false};
   std::atomic<bool> killed_{false};
   std::atomic<bool> in_guest_{false};
+  std::atomic<uint64_t> guest_entries_{0};
   std::atomic<bool> parked_{false};
   std::atomic<bool> exited_{false};
 

@@ -41,7 +41,7 @@ void Task::Run() {
     (void)mm_->CopyOut(set_child_tid_, &id, sizeof id);
   }
   while (!exit_requested_) {
-    if (HasPendingInterrupt()) {
+    if (HasPendingInterrupt() || interrupted_call_ || signals_.has_saved_mask) {
       SignalDelivery::Run(*this);
       if (exit_requested_) break;
     }
@@ -65,6 +65,7 @@ Event Task::EnterGuest() {
   Nanos now = MonotonicNow();
   system_time_.fetch_add(now - clock_mark_.load(std::memory_order_relaxed), std::memory_order_relaxed);
   clock_mark_.store(now, std::memory_order_relaxed);
+  guest_entries_.store(guest_entries_.load(std::memory_order_relaxed) + 1, std::memory_order_release);
   // Either a Kick sees in_guest_ and interrupts, or we see its flag here.
   in_guest_.store(true, std::memory_order_seq_cst);
   if (interrupt_.load(std::memory_order_seq_cst)) {

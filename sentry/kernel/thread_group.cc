@@ -116,6 +116,14 @@ SignalSet ThreadGroup::SharedPendingSet() const {
   return shared_pending_.set();
 }
 
+void ThreadGroup::DropPendingLocked(SignalSet which) {
+  shared_pending_.RemoveAll(which);
+  for (const RefPtr<Task>& t : tasks_) {
+    t->signals_.pending.RemoveAll(which);
+    t->UpdateInterruptLocked();
+  }
+}
+
 ResourceUsage ThreadGroup::UsageLocked() const {
   ResourceUsage sum = dead_tasks_usage_;
   for (const RefPtr<Task>& t : tasks_) {
