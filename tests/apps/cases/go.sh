@@ -1,0 +1,2 @@
+# A static Go program.
+exec /opt/go_program

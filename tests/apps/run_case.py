@@ -1,0 +1,170 @@
+#!/usr/bin/env python3
+"""Runs one application case natively and in the sandbox and compares: run_case.py CASE [--runsc FILE --platform NAME].
+
+CASE is a script of cases/. Its leading comments may say:
+    # timeout: SECONDS   for the native run; the sandbox gets ten times that (default 60)
+    # shell: PATH        what runs it (default /bin/bash)
+    # root: DIRECTORY    inside the test root (default /)
+    # status: NUMBER     the exit status that the native run must have (default 0)
+
+Both runs get the same: a fresh overlay over the cached Debian root, the script as /case/script, own pid, ipc, uts and
+network namespaces, /proc, /dev and a tmpfs on /tmp; natively a chroot, in the sandbox an OCI bundle. Standard output
+and the exit status must be equal. Without --runsc only the native run is made.
+"""
+import argparse
+import difflib
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+
+HERE = pathlib.Path(__file__).resolve().parent
+ENVIRONMENT = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8",
+               "TERM=dumb", "DEBIAN_FRONTEND=noninteractive", "PYTHONDONTWRITEBYTECODE=1", "PYTHONHASHSEED=0"]
+CAPABILITIES = ["CAP_" + name for name in """CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP
+    NET_BIND_SERVICE NET_RAW SYS_CHROOT SYS_PTRACE SYS_ADMIN SYS_NICE SYS_RESOURCE MKNOD AUDIT_WRITE SETFCAP""".split()]
+# The fresh root of one run. $0 work directory, $1 lower root; the rest is the command.
+MOUNT = """set -e
+work=$1 lower=$2; shift 2
+mount -t tmpfs -o size=4g tmpfs "$work"
+mkdir "$work/upper" "$work/workdir" "$work/rootfs" "$work/upper/case"
+mount -t overlay -o "lowerdir=$lower,upperdir=$work/upper,workdir=$work/workdir" overlay "$work/rootfs"
+cp "$CASE_SCRIPT" "$work/rootfs/case/script"
+cp "$CASE_FILES"/* "$work/rootfs/case/"
+exec "$@"
+"""
+NATIVE = """set -e
+root=$1 shell=$2
+for d in proc dev tmp sys; do [ -d "$root/$d" ] || mkdir "$root/$d"; done
+mount -t proc proc "$root/proc"
+mount --rbind /dev "$root/dev"
+mount -t tmpfs tmpfs "$root/dev/shm"
+mount -t sysfs -o ro sysfs "$root/sys" || true
+mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
+exec env -i $ENVIRONMENT chroot "$root" /bin/sh -c 'cd /case && "$0" /case/script; exit $?' "$shell"
+"""
+
+
+def bundle_config(shell, root):
+    mounts = [
+        ("/proc", "proc", "proc", []),
+        ("/dev", "tmpfs", "tmpfs", ["nosuid", "mode=755"]),
+        ("/dev/pts", "devpts", "devpts", ["newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+        ("/dev/shm", "tmpfs", "shm", ["nosuid", "nodev", "mode=1777"]),
+        ("/sys", "sysfs", "sysfs", ["nosuid", "noexec", "nodev", "ro"]),
+        ("/tmp", "tmpfs", "tmpfs", ["mode=1777"]),
+    ]
+    return {
+        "ociVersion": "1.2.0",
+        "process": {
+            "args": ["/bin/sh", "-c", 'cd /case && "$0" /case/script; exit $?', shell],
+            "env": ENVIRONMENT,
+            "cwd": "/",
+            "user": {"uid": 0, "gid": 0},
+            "capabilities": {kind: CAPABILITIES for kind in ("bounding", "effective", "permitted")},
+            "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 20000, "soft": 20000}],
+        },
+        "root": {"path": root},
+        "hostname": "case",
+        "mounts": [{"destination": d, "type": t, "source": s, "options": o} for d, t, s, o in mounts],
+        "linux": {"namespaces": [{"type": t} for t in ("pid", "mount", "ipc", "uts", "network")]},
+    }
+
+
+class Case:
+    def __init__(self, path):
+        self.path = path
+        head = path.read_text()
+        option = lambda name, default: (re.search(rf"^# {name}: (.+)$", head, re.M) or [None, default])[1]
+        self.timeout = int(option("timeout", "60"))
+        self.shell = option("shell", "/bin/bash")
+        self.root = option("root", "/").strip("/")
+        self.status = int(option("status", "0"))
+
+
+def run(case, lower, command, timeout, work):
+    """Returns (exit status, stdout, stderr) of `command` in a fresh root at work/rootfs."""
+    environment = dict(os.environ, CASE_SCRIPT=str(case.path), CASE_FILES=str(HERE / "case_files"),
+                       ENVIRONMENT=" ".join(ENVIRONMENT))
+    line = ["prlimit", "--core=0", "unshare", "--mount", "--propagation", "private", "sh", "-c", MOUNT, "sh",
+            str(work), str(lower), *command]
+    process = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               env=environment, start_new_session=True)
+    try:
+        out, err = process.communicate(timeout=timeout)
+        return process.returncode, out.decode(errors="replace"), err.decode(errors="replace")
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            out, err = process.communicate(timeout=10)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            out, err = process.communicate()
+        return f"no end after {timeout} s", out.decode(errors="replace"), err.decode(errors="replace")
+
+
+def run_native(case, lower, work):
+    command = ["unshare", "--pid", "--ipc", "--uts", "--net", "--fork", "--kill-child", "sh", "-c", NATIVE, "sh",
+               f"{work}/rootfs", case.shell]
+    return run(case, lower, command, case.timeout, work)
+
+
+def run_sandboxed(case, lower, work, options):
+    bundle = pathlib.Path(tempfile.mkdtemp(prefix="moat-bundle-"))
+    try:
+        (bundle / "config.json").write_text(json.dumps(bundle_config(case.shell, f"{work}/rootfs")))
+        name = f"app-{case.path.stem}-{os.getpid()}"
+        command = [options.runsc, f"--platform={options.platform}", f"--root={bundle}/state", "run", "--bundle",
+                   str(bundle), name]
+        return run(case, lower, command, case.timeout * 10, work)
+    finally:
+        shutil.rmtree(bundle, ignore_errors=True)
+
+
+def show(title, text, lines=60):
+    if text.strip():
+        print(f"--- {title}")
+        print("\n".join(text.splitlines()[-lines:]))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("case", type=pathlib.Path)
+    parser.add_argument("--runsc")
+    parser.add_argument("--platform", default="ptrace")
+    options = parser.parse_args()
+    case = Case(options.case.resolve())
+    made = subprocess.run([str(HERE / "make_root")], stdout=subprocess.PIPE, text=True, check=False)
+    if made.returncode != 0:
+        sys.exit(1)
+    lower = pathlib.Path(made.stdout.strip()) / case.root
+    work = pathlib.Path(tempfile.mkdtemp(prefix="moat-app-"))
+    try:
+        status, out, err = run_native(case, lower, work)
+        if not options.runsc:
+            show("stdout", out)
+            show("stderr", err)
+            print(f"native exit status {status}, expected {case.status}")
+            sys.exit(0 if status == case.status else 1)
+        sandbox_status, sandbox_out, sandbox_err = run_sandboxed(case, lower, work, options)
+    finally:
+        os.rmdir(work)
+    if status != case.status:
+        print(f"the native run exits with {status}, expected {case.status}: the case is wrong")
+        show("stderr of the native run", err)
+    elif (status, out) == (sandbox_status, sandbox_out):
+        print(f"equal: {len(out.splitlines())} lines, exit status {status}")
+        sys.exit(0)
+    print(f"exit status: native {status}, sandbox {sandbox_status}")
+    difference = difflib.unified_diff(out.splitlines(), sandbox_out.splitlines(), "native", "sandbox", lineterm="", n=1)
+    print("\n".join(list(difference)[:200]))
+    show("stderr of the sandbox", sandbox_err)
+    sys.exit(1)
+
+
+main()
