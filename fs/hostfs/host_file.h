@@ -13,7 +13,10 @@ namespace moat {
 class HostRegularFile final : public File {
  public:
   HostRegularFile(RefPtr<HostInode> inode, const VfsPath& path, OpenFlags flags)
-      : File(path, flags), inode_(std::move(inode)) {}
+      : File(path, flags), inode_(std::move(inode)) {
+    inode_->FileOpened();
+  }
+  ~HostRegularFile() override { inode_->FileClosed(); }
 
   Result<size_t> PRead(const VfsContext& ctx, IoDest& dst, int64_t offset) override;
   Result<size_t> PWrite(const VfsContext& ctx, IoSource& src, int64_t offset) override;
@@ -58,7 +61,7 @@ class HostDirectory final : public File {
   static bool FindIn(const Piece& piece, int64_t cookie, size_t& index);
 
   const RefPtr<HostInode> inode_;
-  Mutex mu_{LockRank::kGofer};  // directories are also listed with directory locks held
+  Mutex mu_{LockRank::kGofer};        // directories are also listed with directory locks held
   Piece piece_ ABSL_GUARDED_BY(mu_);  // where the last call stopped
 };
 

@@ -109,8 +109,27 @@ RefPtr<HostInode> HostFs::InodeOf(gofer::Handle handle, const gofer::Attr& attr,
   return known;
 }
 
+void HostFs::FileIdle(HostInode& inode) {
+  RefPtr<HostInode> oldest;
+  {
+    MutexLock lock(mu_);
+    if (inode.idle_) {
+      idle_.splice(idle_.end(), idle_, *inode.idle_);
+    } else {
+      inode.idle_ = idle_.insert(idle_.end(), &inode);
+    }
+    if (idle_.size() <= kMaxIdleFiles) return;
+    HostInode* victim = idle_.front();
+    idle_.pop_front();
+    victim->idle_.reset();
+    if (victim->TryAddRef()) oldest = AdoptRef(victim);
+  }
+  if (oldest) oldest->CloseIfIdle();
+}
+
 void HostFs::Drop(HostInode& inode) {
   MutexLock lock(mu_);
+  if (inode.idle_) idle_.erase(*inode.idle_);
   auto it = inodes_.find(Key{inode.host_dev_, inode.host_ino_});
   if (it != inodes_.end() && it->second == &inode) inodes_.erase(it);
 }

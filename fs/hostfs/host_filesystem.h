@@ -10,6 +10,7 @@
 #ifndef MOAT_FS_HOSTFS_HOST_FILESYSTEM_H_
 #define MOAT_FS_HOSTFS_HOST_FILESYSTEM_H_
 
+#include <list>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -48,6 +49,10 @@ class HostFs final : public FileSystem {
   RefPtr<HostInode> InodeOf(gofer::Handle handle, const gofer::Attr& attr, std::string target = {});
   // The inode if it is known; no round trip.
   RefPtr<HostInode> KnownInode(uint32_t dev_major, uint32_t dev_minor, uint64_t ino);
+  // A regular file's last description went: its donated descriptors may be closed when there are too many of them.
+  void FileIdle(HostInode& inode);
+  static constexpr size_t kMaxIdleFiles = 2048;
+
   uint64_t GuestIno(uint32_t dev_major, uint32_t dev_minor, uint64_t ino);
   Kstat ToKstat(const gofer::Attr& attr);
 
@@ -74,6 +79,7 @@ class HostFs final : public FileSystem {
   Mutex mu_{LockRank::kGofer};
   std::unordered_map<Key, HostInode*, KeyHash> inodes_ ABSL_GUARDED_BY(mu_);
   std::vector<uint64_t> devices_ ABSL_GUARDED_BY(mu_);  // [0] is the root's
+  std::list<HostInode*> idle_ ABSL_GUARDED_BY(mu_);     // oldest first; each is in inodes_ or about to Drop
 };
 
 }  // namespace moat

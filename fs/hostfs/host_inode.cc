@@ -163,6 +163,28 @@ Result<int> HostInode::HostFd(bool write) {
   return slot.get();
 }
 
+void HostInode::FileOpened() {
+  MutexLock lock(mu_);
+  ++open_files_;
+}
+
+void HostInode::FileClosed() {
+  {
+    MutexLock lock(mu_);
+    if (--open_files_ > 0) return;
+  }
+  host_fs().FileIdle(*this);
+}
+
+void HostInode::CloseIfIdle() {
+  ScopedFd read_fd, write_fd;  // closed after the locks are gone
+  MutexLock lock(mu_);
+  MutexLock mappable_lock(mappable_mu_);
+  if (open_files_ > 0 || mappable_ != nullptr) return;
+  read_fd = std::move(read_fd_);
+  write_fd = std::move(write_fd_);
+}
+
 Result<std::string> HostInode::Readlink(const VfsContext&) {
   if (!is_symlink()) return kEINVAL;
   // A symlink's contents never change: another target is another inode.
@@ -173,8 +195,9 @@ Result<std::string> HostInode::Readlink(const VfsContext&) {
 Result<RefPtr<File>> HostInode::Open(const VfsContext&, const VfsPath& path, OpenFlags flags) {
   if (is_dir()) return RefPtr<File>(MakeRef<HostDirectory>(RefPtr<HostInode>(this), path, flags));
   if (type() != S_IFREG) return kENXIO;
+  RefPtr<File> file = MakeRef<HostRegularFile>(RefPtr<HostInode>(this), path, flags);
   TRY(HostFd(flags.writable()));
-  return RefPtr<File>(MakeRef<HostRegularFile>(RefPtr<HostInode>(this), path, flags));
+  return file;
 }
 
 Result<std::string> HostInode::GetXattr(const VfsContext&, std::string_view name) {

@@ -3,7 +3,9 @@
 #ifndef MOAT_FS_HOSTFS_HOST_INODE_H_
 #define MOAT_FS_HOSTFS_HOST_INODE_H_
 
+#include <list>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -44,9 +46,14 @@ class HostInode final : public Inode {
   Result<RefPtr<Mappable>> GetMappable() override;
 
   // --- for the files and mappings of this inode ---
-  // The donated descriptor, open at least for that; valid while the inode lives. One round trip the first time.
+  // The donated descriptor, open at least for that; valid while the file is open or mapped. One round trip the first
+  // time.
   Result<int> HostFd(bool write);
-  // True and the descriptor when HostFd would need no round trip.
+  // Around each open description: the descriptors stay while there is one, or a mapping. At the end the file system
+  // may close them; a later open asks the gofer again.
+  void FileOpened();
+  void FileClosed();
+  // The descriptor when HostFd would need no round trip.
   int CachedHostFd(bool write) const;
   // The guest wrote [offset, offset+n): the size is known, the other attributes are stale.
   void Wrote(uint64_t offset, uint64_t n);
@@ -79,18 +86,21 @@ class HostInode final : public Inode {
   Result<void> RemoveName(std::string_view name, Inode& child, bool directory);
   // A name in this directory changed: listing and attributes are stale.
   void NamesChanged();
+  void CloseIfIdle();
   bool CacheableLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const gofer::Handle handle_;
   const uint64_t host_dev_, host_ino_;
-  const std::string target_;  // of a symlink, as of the lookup
+  const std::string target_;                             // of a symlink, as of the lookup
+  std::optional<std::list<HostInode*>::iterator> idle_;  // guarded by the file system's mu_
 
   mutable Mutex mu_{LockRank::kInode};
   Kstat attr_ ABSL_GUARDED_BY(mu_);
   bool attr_valid_ ABSL_GUARDED_BY(mu_) = true;
   bool size_valid_ ABSL_GUARDED_BY(mu_) = true;   // attr_.size is right even while the rest is stale
   uint64_t generation_ ABSL_GUARDED_BY(mu_) = 0;  // of changes: an answer that was on its way during one is not kept
-  ScopedFd read_fd_ ABSL_GUARDED_BY(mu_), write_fd_ ABSL_GUARDED_BY(mu_);  // once valid, for the inode's life
+  ScopedFd read_fd_ ABSL_GUARDED_BY(mu_), write_fd_ ABSL_GUARDED_BY(mu_);  // see FileOpened
+  int open_files_ ABSL_GUARDED_BY(mu_) = 0;
   std::shared_ptr<const Listing> listing_ ABSL_GUARDED_BY(mu_);
 
   std::atomic<int> writable_mappings_{0};

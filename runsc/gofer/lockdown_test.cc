@@ -57,8 +57,8 @@ TEST(LockedGofer, EveryOperationIsOnTheList) {
   EXPECT_TRUE(c.Open(file, O_RDONLY).ok());
   EXPECT_TRUE(c.Open(file, O_RDWR).ok());
   gofer::Request change = {};
-  change.mask = gofer::kSetMode | gofer::kSetUid | gofer::kSetGid | gofer::kSetSize | gofer::kSetAtime |
-                gofer::kSetMtimeNow;
+  change.mask =
+      gofer::kSetMode | gofer::kSetUid | gofer::kSetGid | gofer::kSetSize | gofer::kSetAtime | gofer::kSetMtimeNow;
   change.mode = 0600;
   change.uid = getuid();
   change.gid = getgid();

@@ -18,15 +18,22 @@ namespace moat::gofer {
 
 class Node final : public RefCounted {
  public:
-  enum class Kind { kObject, kStdio };
-  Node(ScopedFd fd, uint32_t mode, bool read_only, Kind kind = Kind::kObject)
-      : fd_(std::move(fd)), type_(mode & S_IFMT), read_only_(read_only), kind_(kind) {}
+  // kSealed: the top of a file system through which the host's kernel talks (proc, sysfs, ...), met below a mount
+  // root. It is there, so that the guest can mount its own on it, but nothing in it is.
+  enum class Kind { kObject, kSealed, kStdio };
+  Node(ScopedFd fd, const Attr& attr, bool read_only, Kind kind = Kind::kObject)
+      : fd_(std::move(fd)),
+        type_(attr.mode & S_IFMT),
+        device_(uint64_t{attr.dev_major} << 32 | attr.dev_minor),
+        read_only_(read_only),
+        kind_(kind) {}
 
   Kind kind() const { return kind_; }
   int fd() const { return fd_.get(); }  // O_PATH, but for stdio
   uint32_t type() const { return type_; }
   bool read_only() const { return read_only_; }
   bool is_dir() const { return type_ == S_IFDIR; }
+  uint64_t device() const { return device_; }
 
   // The directory stream for readdir, opened on first use; `stream_position` is the cookie it stands at.
   Mutex stream_mutex{LockRank::kGofer};
@@ -36,6 +43,7 @@ class Node final : public RefCounted {
  private:
   const ScopedFd fd_;
   const uint32_t type_;
+  const uint64_t device_;
   const bool read_only_;
   const Kind kind_;
 };

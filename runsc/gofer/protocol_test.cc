@@ -155,6 +155,25 @@ TEST_F(ProtocolTest, NamesAreMadeMovedAndRemoved) {
   EXPECT_EQ(kEINVAL, client().Rename(root_, "dir", root_, "d2", RENAME_WHITEOUT).error());
 }
 
+TEST(ProtocolOnHostRoot, TheKernelsOwnFileSystemsAreEmpty) {
+  std::vector<GoferMount> mounts;
+  mounts.push_back(MountOf("/", true));
+  mounts.push_back(MountOf("/proc", true));
+  GoferForTest gofer(std::move(mounts));
+  GoferClient& c = gofer.client();
+  std::string_view names[2] = {"proc", "self"};
+  gofer::Handle root = c.Attach(0)->handle;
+  auto walked = c.Walk(root, names);
+  ASSERT_TRUE(walked.ok());
+  ASSERT_EQ(1u, walked->steps.size());
+  EXPECT_EQ(kENOENT, walked->error);
+  auto listing = c.Readdir(walked->steps[0].handle, 0);
+  ASSERT_TRUE(listing.ok());
+  EXPECT_TRUE(listing->entries.empty() && listing->at_end);
+  // Asked for by its own name, it is served.
+  EXPECT_TRUE(c.Walk(c.Attach(1)->handle, std::span(names + 1, 1))->steps.size() == 1);
+}
+
 TEST_F(ProtocolTest, AnUnlinkedFileKeepsWorkingThroughItsHandle) {
   auto file = client().Create(root_, "file", Owner(0644));
   ASSERT_TRUE(client().Unlink(root_, "file", file->handle, false).ok());

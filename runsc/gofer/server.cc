@@ -51,7 +51,10 @@ Result<ScopedFd> OpenBeneath(int dir, const char* name, uint64_t flags, uint32_t
 Result<ScopedFd> Reopen(const Node& node, int flags) {
   if (node.is_dir()) return OpenBeneath(node.fd(), ".", O_RDONLY | O_DIRECTORY, 0);
   if (node.type() != S_IFREG) return kENXIO;
-  int fd = openat(AT_FDCWD, FdName(node.fd()).c_str(), flags | O_CLOEXEC | O_NOCTTY);
+  flags |= O_CLOEXEC | O_NOCTTY;
+  // As with a read-only mount on Linux, reading leaves no trace. Allowed to the owner and with CAP_FOWNER.
+  int fd = node.read_only() ? openat(AT_FDCWD, FdName(node.fd()).c_str(), flags | O_NOATIME) : -1;
+  if (fd < 0) fd = openat(AT_FDCWD, FdName(node.fd()).c_str(), flags);
   if (fd < 0) return HostErrno();
   return ScopedFd(fd);
 }
@@ -197,13 +200,13 @@ void Server::Serve(int socket) {
 
 Result<RefPtr<Node>> Server::NodeOf(Handle handle) const {
   RefPtr<Node> node = TRY(nodes_.Get(handle));
-  if (node->kind() != Node::Kind::kObject) return kEBADF;
+  if (node->kind() == Node::Kind::kStdio) return kEBADF;
   return node;
 }
 
 Result<RefPtr<Node>> Server::WritableNode(Handle handle) const {
   RefPtr<Node> node = TRY(NodeOf(handle));
-  if (node->read_only()) return kEROFS;
+  if (node->read_only() || node->kind() == Node::Kind::kSealed) return kEROFS;
   return node;
 }
 

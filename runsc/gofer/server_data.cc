@@ -115,7 +115,7 @@ Result<void> Server::StdioAdd(const Incoming& in, Outgoing& out) {
   if (status < 0) return HostErrno();
   out.reply.value = static_cast<uint32_t>(status);
   out.reply.handle =
-      nodes_.Insert(MakeRef<Node>(std::move(in.fd), out.reply.attr.mode, /*read_only=*/false, Node::Kind::kStdio));
+      nodes_.Insert(MakeRef<Node>(std::move(in.fd), out.reply.attr, /*read_only=*/false, Node::Kind::kStdio));
   if (out.reply.handle == 0) return kENFILE;
   return {};
 }

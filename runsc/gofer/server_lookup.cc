@@ -1,6 +1,7 @@
 // Lookup, attributes, directory listings: what does not change the host.
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -12,6 +13,10 @@
 namespace moat::gofer {
 namespace {
 
+// Not in <linux/magic.h>.
+constexpr uint64_t kConfigFsMagic = 0x62656570;
+constexpr uint64_t kMqueueMagic = 0x19800202;
+
 // getdents64(2)'s record head; the name follows.
 struct KernelDirent {
   uint64_t ino;
@@ -20,6 +25,32 @@ struct KernelDirent {
   uint8_t type;
 };
 constexpr size_t kDirentNameOffset = 19;
+
+// File systems that show the host's kernel and processes rather than files.
+Result<bool> IsKernelInterface(int fd) {
+  struct statfs st;
+  if (fstatfs(fd, &st) != 0) return HostErrno();
+  switch (static_cast<uint64_t>(st.f_type)) {
+    case PROC_SUPER_MAGIC:
+    case SYSFS_MAGIC:
+    case CGROUP_SUPER_MAGIC:
+    case CGROUP2_SUPER_MAGIC:
+    case DEVPTS_SUPER_MAGIC:
+    case DEBUGFS_MAGIC:
+    case TRACEFS_MAGIC:
+    case SECURITYFS_MAGIC:
+    case SELINUX_MAGIC:
+    case BPF_FS_MAGIC:
+    case PSTOREFS_MAGIC:
+    case EFIVARFS_MAGIC:
+    case NSFS_MAGIC:
+    case BINFMTFS_MAGIC:
+    case kConfigFsMagic:
+    case kMqueueMagic:
+      return true;
+  }
+  return false;
+}
 
 }  // namespace
 
@@ -31,7 +62,7 @@ Result<void> Server::Attach(const Incoming& in, Outgoing& out) {
   if (type != S_IFDIR && type != S_IFREG) return kENOTDIR;
   int fd = openat(AT_FDCWD, FdName(mount.root.get()).c_str(), O_PATH | O_CLOEXEC);
   if (fd < 0) return HostErrno();
-  out.reply.handle = nodes_.Insert(MakeRef<Node>(ScopedFd(fd), out.reply.attr.mode, mount.read_only));
+  out.reply.handle = nodes_.Insert(MakeRef<Node>(ScopedFd(fd), out.reply.attr, mount.read_only));
   if (out.reply.handle == 0) return kENFILE;
   return {};
 }
@@ -39,7 +70,10 @@ Result<void> Server::Attach(const Incoming& in, Outgoing& out) {
 Result<RefPtr<Node>> Server::LookUp(const Node& dir, const char* name, WalkStep& step) {
   ScopedFd fd = TRY(OpenBeneath(dir.fd(), name, O_PATH | O_NOFOLLOW, 0));
   TRY(ReadAttr(fd.get(), step.attr));
-  auto node = MakeRef<Node>(std::move(fd), step.attr.mode, dir.read_only());
+  Node::Kind kind = Node::Kind::kObject;
+  uint64_t device = uint64_t{step.attr.dev_major} << 32 | step.attr.dev_minor;
+  if (device != dir.device() && TRY(IsKernelInterface(fd.get()))) kind = Node::Kind::kSealed;
+  auto node = MakeRef<Node>(std::move(fd), step.attr, dir.read_only(), kind);
   step.handle = nodes_.Insert(node);
   if (step.handle == 0) return kENFILE;
   return node;
@@ -58,6 +92,7 @@ Result<void> Server::Walk(const Incoming& in, Outgoing& out) {
     std::string name = TRY(CheckedName(rest.substr(0, length)));
     rest.remove_prefix(length);
     if (!at->is_dir()) return kENOTDIR;
+    if (at->kind() == Node::Kind::kSealed) return kENOENT;
     WalkStep step = {};
     at = TRY(LookUp(*at, name.c_str(), step));
     memcpy(out.payload.data() + out.payload_size, &step, sizeof step);
@@ -81,6 +116,10 @@ Result<void> Server::GetAttr(const Incoming& in, Outgoing& out) {
 Result<void> Server::Readdir(const Incoming& in, Outgoing& out) {
   RefPtr<Node> node = TRY(NodeOf(in.request.handle));
   if (!node->is_dir()) return kENOTDIR;
+  if (node->kind() == Node::Kind::kSealed) {
+    out.reply.value = 1;
+    return {};
+  }
   int64_t cookie = static_cast<int64_t>(in.request.value);
   if (cookie < 0) return kEINVAL;
   Attr attr;

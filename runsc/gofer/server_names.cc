@@ -39,7 +39,7 @@ Result<void> Server::Adopt(const Node& dir, ScopedFd fd, const Request& request,
   TRY(ReadAttr(fd.get(), attr));
   TRY(SetOwnerAndMode(fd.get(), request, (attr.mode & S_IFMT) != S_IFLNK));
   TRY(ReadAttr(fd.get(), out.reply.attr));
-  out.reply.handle = nodes_.Insert(MakeRef<Node>(std::move(fd), out.reply.attr.mode, dir.read_only()));
+  out.reply.handle = nodes_.Insert(MakeRef<Node>(std::move(fd), out.reply.attr, dir.read_only()));
   if (out.reply.handle == 0) return kENFILE;
   return {};
 }
