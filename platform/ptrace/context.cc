@@ -1,0 +1,224 @@
+#include "platform/ptrace/context.h"
+
+#include <elf.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstring>
+
+#include "platform/base/log.h"
+
+#ifndef PTRACE_SYSEMU
+#define PTRACE_SYSEMU static_cast<__ptrace_request>(31)
+#endif
+
+namespace moat::ptrace_platform {
+namespace {
+
+// Interrupts a stub thread; ignored by default, so that one which arrives late hurts nobody.
+constexpr int kKickSignal = SIGURG;
+constexpr uint64_t kThreadFlags =
+    CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_UNTRACED;
+
+pid_t OwnTid() {
+  thread_local const pid_t tid = static_cast<pid_t>(syscall(SYS_gettid));
+  return tid;
+}
+
+// The state that execve leaves: x87 and SSE control words at their defaults, everything else in its initial state.
+void MakeInitialState(ExtendedState& state) {
+  std::fill(state.begin(), state.end(), uint8_t{0});
+  constexpr uint16_t kFcw = 0x37f;
+  constexpr uint32_t kMxcsr = 0x1f80;
+  memcpy(&state[0], &kFcw, sizeof kFcw);
+  memcpy(&state[24], &kMxcsr, sizeof kMxcsr);
+  constexpr uint64_t kX87AndSse = 3;  // XSTATE_BV: the others are "initial"
+  if (state.size() >= 520) memcpy(&state[512], &kX87AndSse, sizeof kX87AndSse);
+}
+
+}  // namespace
+
+PtraceContext::~PtraceContext() { Release(); }
+
+ExitEvent PtraceContext::Died(int status) {
+  Unbind();
+  return ExitEvent{status};
+}
+
+Result<void> PtraceContext::Bind(PtraceAddressSpace& as) {
+  Unbind();
+  pid_t tid = spare_thread_ != 0 ? spare_thread_ : as.TakeFirstThread();
+  spare_thread_ = 0;
+  if (tid == 0) return kESRCH;
+  tracee_ = Tracee(as.pid(), tid);
+  seat_.Sit(OwnTid(), tid);
+  TRY(tracee_.Attach());
+  space_ = RefPtr<PtraceAddressSpace>(&as);
+  as.AddContext(*this);
+  tgid_.store(as.pid(), std::memory_order_relaxed);
+  tid_.store(tid, std::memory_order_release);
+  if (new_state_) {
+    ExtendedState state = std::move(*new_state_);
+    new_state_.reset();
+    return SetExtendedState(state);
+  }
+  return {};
+}
+
+void PtraceContext::Unbind() {
+  if (!space_) return;
+  tid_.store(0, std::memory_order_relaxed);
+  bool last = space_->RemoveContext(*this);
+  if (tracee_.attached()) {
+    if (last) {
+      // The address space has no thread left: end the stub as a whole, and reap our part of it.
+      syscall(SYS_tgkill, tracee_.tgid(), tracee_.tgid(), SIGKILL);
+      int status;
+      while (wait4(tracee_.tid(), &status, __WALL, nullptr) == tracee_.tid() && !WIFEXITED(status) &&
+             !WIFSIGNALED(status)) {
+      }
+      tracee_ = Tracee();
+    } else {
+      tracee_.DetachToExit();
+    }
+  }
+  space_.reset();
+}
+
+void PtraceContext::Release() {
+  Unbind();
+  seat_.GetUp();
+}
+
+Event PtraceContext::Switch(AddressSpace& address_space, Registers& regs) {
+  auto& as = static_cast<PtraceAddressSpace&>(address_space);
+  if (space_ != &as) [[unlikely]] {
+    if (!Bind(as).ok()) return Died(SIGKILL);
+  }
+  for (;;) {
+    // Published before the look at the flags and the queue: whoever sets one of them later sees us and kicks.
+    in_guest_.store(true, std::memory_order_seq_cst);
+    if (interrupt_.load(std::memory_order_relaxed) && interrupt_.exchange(false)) {
+      in_guest_.store(false, std::memory_order_seq_cst);
+      return InterruptEvent{};
+    }
+    if (as.HasPending()) {
+      if (as.Apply(tracee_).ok() == false && !tracee_.GetRegisters(regs.gp).ok()) {
+        in_guest_.store(false, std::memory_order_seq_cst);
+        return Died(SIGKILL);
+      }
+      continue;
+    }
+    user_regs_struct gp = regs.gp;
+    gp.orig_rax = ~uint64_t{0};  // whatever call the thread was stopped in is over: no restart by the host
+    if (!tracee_.SetRegisters(gp).ok()) [[unlikely]] {
+      in_guest_.store(false, std::memory_order_seq_cst);
+      user_regs_struct probe;
+      if (!tracee_.GetRegisters(probe).ok()) return Died(SIGKILL);
+      // Segment or address values that the CPU cannot hold: what iret would fault on.
+      return FaultEvent{SIGSEGV, SI_KERNEL, 0};
+    }
+    Result<int> status = tracee_.Run(PTRACE_SYSEMU);
+    in_guest_.store(false, std::memory_order_seq_cst);
+    if (!status.ok()) return Died(SIGKILL);
+    if (!WIFSTOPPED(*status)) return Died(*status);
+    if (!tracee_.GetRegisters(regs.gp).ok()) return Died(SIGKILL);
+    if (WSTOPSIG(*status) == (SIGTRAP | 0x80)) [[likely]] {
+      // `syscall` leaves the return address in rcx. The other ways in (int 0x80, sysenter) are not ours to serve: a
+      // kernel without 32-bit emulation raises a general protection fault.
+      if (regs.gp.rcx != regs.gp.rip) return FaultEvent{SIGSEGV, SI_KERNEL, 0};
+      return SyscallEvent{};
+    }
+    bool resume = false;
+    Event event = Classify(*status, regs, resume);
+    if (!resume) return event;
+  }
+}
+
+Event PtraceContext::Classify(int status, Registers&, bool& resume) {
+  const int signo = WSTOPSIG(status);
+  if (status >> 16 != 0) {  // a ptrace event stop: ours from PTRACE_INTERRUPT, or a group stop that we do not follow
+    resume = true;
+    return InterruptEvent{};
+  }
+  switch (signo) {
+    case SIGSEGV:
+    case SIGBUS:
+    case SIGFPE:
+    case SIGILL:
+    case SIGTRAP:
+    case SIGSYS: {
+      Result<siginfo_t> info = tracee_.GetSigInfo();
+      if (!info.ok()) break;
+      // Sent by a process, not raised by an instruction: the host's doing, no business of the guest.
+      if (info->si_code <= 0 && info->si_code != SI_KERNEL) break;
+      // The stub's filter stopped a call that did not come through us (the vsyscall page).
+      if (signo == SIGSYS) return FaultEvent{SIGSEGV, SI_KERNEL, 0};
+      auto address = reinterpret_cast<GuestAddr>(info->si_addr);
+      return FaultEvent{signo, info->si_code, info->si_code == SI_KERNEL ? 0 : address};
+    }
+    default:
+      break;
+  }
+  // A kick (the loop looks at its flags again) or a stray signal: swallowed.
+  resume = true;
+  return InterruptEvent{};
+}
+
+void PtraceContext::Kick() {
+  pid_t tid = tid_.load(std::memory_order_acquire);
+  if (tid != 0) syscall(SYS_tgkill, tgid_.load(std::memory_order_relaxed), tid, kKickSignal);
+}
+
+void PtraceContext::Interrupt() {
+  interrupt_.store(true, std::memory_order_seq_cst);
+  if (InGuest()) Kick();
+}
+
+Result<ExtendedState> PtraceContext::GetExtendedState() {
+  if (new_state_) return *new_state_;
+  if (!tracee_.attached()) return kESRCH;
+  ExtendedState state(16 << 10);
+  iovec io{state.data(), state.size()};
+  if (ptrace(PTRACE_GETREGSET, tracee_.tid(), NT_X86_XSTATE, &io) != 0) return HostErrno();
+  state.resize(io.iov_len);
+  return state;
+}
+
+Result<void> PtraceContext::SetExtendedState(const ExtendedState& state) {
+  if (!tracee_.attached()) {
+    new_state_ = state;
+    return {};
+  }
+  iovec io{const_cast<uint8_t*>(state.data()), state.size()};
+  if (ptrace(PTRACE_SETREGSET, tracee_.tid(), NT_X86_XSTATE, &io) != 0) return errno == ESRCH ? kESRCH : kEINVAL;
+  return {};
+}
+
+void PtraceContext::ResetExtendedState() {
+  Result<ExtendedState> state = GetExtendedState();
+  if (!state.ok()) return;
+  MakeInitialState(*state);
+  (void)SetExtendedState(*state);
+}
+
+Result<std::unique_ptr<Context>> PtraceContext::Clone(bool same_space) {
+  auto child = std::make_unique<PtraceContext>(shared_);
+  if (!tracee_.attached()) return kESRCH;
+  if (same_space) {
+    // The new thread starts with a copy of the caller's extended state: the host's clone does that.
+    int64_t tid = TRY(tracee_.Call(stub::TrampolineEntries().clone_thread, SYS_clone, {kThreadFlags, 0, 0, 0, 0, 0}));
+    if (tid < 0) return tid == -EAGAIN || tid == -ENOMEM ? kEAGAIN : static_cast<Errno>(-tid);
+    child->spare_thread_ = static_cast<pid_t>(tid);
+  } else {
+    child->new_state_ = TRY(GetExtendedState());
+  }
+  return std::unique_ptr<Context>(std::move(child));
+}
+
+}  // namespace moat::ptrace_platform

@@ -1,0 +1,66 @@
+// StubPool: ready, empty stub processes. A thread of its own owns the zygote and keeps a few stubs ahead, so that a
+// guest's fork or execve finds one waiting. Thread-safe. Lock: kStub.
+#ifndef MOAT_PLATFORM_PTRACE_STUB_POOL_H_
+#define MOAT_PLATFORM_PTRACE_STUB_POOL_H_
+
+#include <memory>
+#include <vector>
+
+#include "platform/base/mutex.h"
+#include "platform/base/result.h"
+#include "platform/base/scoped_fd.h"
+#include "platform/fiber/parker.h"
+#include "platform/fiber/thread.h"
+#include "platform/ptrace/tracee.h"
+#include "platform/stub/layout.h"
+
+struct sock_fprog;
+
+namespace moat::ptrace_platform {
+
+// A stub process that nothing runs in yet. Its command page is `commands` for the sentry.
+struct ReadyStub {
+  pid_t pid = 0;
+  uint32_t page = 0;
+  stub::Command* commands = nullptr;
+};
+
+class StubPool {
+ public:
+  // Starts the zygote and the thread. Before the sentry's lockdown.
+  static Result<std::unique_ptr<StubPool>> Create(const sock_fprog* filter);
+  ~StubPool();
+
+  // Waits for one if none is ready. kEAGAIN: the host makes no more processes; kESRCH: the zygote has died.
+  Result<ReadyStub> Take();
+  // The stub is dead: its command page can serve another.
+  void Return(uint32_t page);
+  pid_t zygote_pid() const { return zygote_pid_; }
+
+ private:
+  static constexpr size_t kAhead = 4;
+  static constexpr uint32_t kMaxStubs = 65'536;
+
+  StubPool() = default;
+  void Run();
+  Result<ReadyStub> Make();
+
+  pid_t zygote_pid_ = 0;
+  ScopedFd commands_fd_;
+  stub::Command* commands_ = nullptr;  // kMaxStubs pages
+  Tracee zygote_;                      // the pool thread's
+  Parker parker_;                      // the pool thread's
+  HostThread thread_;
+
+  Mutex mu_{LockRank::kStub};
+  std::vector<ReadyStub> ready_ ABSL_GUARDED_BY(mu_);
+  std::vector<uint32_t> free_pages_ ABSL_GUARDED_BY(mu_);
+  uint32_t next_page_ ABSL_GUARDED_BY(mu_) = 0;
+  std::vector<Parker*> waiters_ ABSL_GUARDED_BY(mu_);
+  Errno failure_ ABSL_GUARDED_BY(mu_) = Errno::kOK;
+  bool stopping_ ABSL_GUARDED_BY(mu_) = false;
+};
+
+}  // namespace moat::ptrace_platform
+
+#endif  // MOAT_PLATFORM_PTRACE_STUB_POOL_H_
