@@ -62,6 +62,9 @@ class File : public RefCounted, public Pollable {
   Result<size_t> WriteAt(const VfsContext& ctx, IoSource& src, int64_t offset);
   // SEEK_SET, SEEK_CUR, SEEK_END, SEEK_DATA, SEEK_HOLE. Default kESPIPE; regular files use SeekWithin.
   virtual Result<int64_t> Seek(const VfsContext& ctx, int64_t offset, int whence);
+  // Where the next data (SEEK_DATA) or hole (SEEK_HOLE) at or after `offset` begins, as Seek, but without moving the
+  // position and without a lock: for copies inside of the kernel. kEOPNOTSUPP: not known.
+  virtual Result<int64_t> FindExtent(const VfsContext& ctx, int64_t offset, int whence) { return kEOPNOTSUPP; }
   virtual Result<void> ReadDir(const VfsContext& ctx, DirEntrySink& sink);  // from the current position; kENOTDIR
   virtual Result<void> Allocate(const VfsContext& ctx, int mode, int64_t offset, int64_t length);  // fallocate(2)
   virtual Result<void> Sync(bool data_only);
