@@ -7,7 +7,7 @@
 namespace moat {
 
 // An overlay over `lower` whose upper is a tmpfs of its own: writable, gone with the sandbox. The type "tmpfs" must be
-// registered. `options`: of the tmpfs ("size=512m"); its default is unbounded but for the sandbox's memory.
+// registered. `options`: of the tmpfs ("size=512m"); by default it holds half of the host's memory.
 Result<RefPtr<FileSystem>> MakePrivateOverlay(RefPtr<FileSystem> lower, std::string options = {});
 
 }  // namespace moat
