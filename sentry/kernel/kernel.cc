@@ -30,7 +30,7 @@ Result<std::unique_ptr<Kernel>> Kernel::Create(KernelOptions options) {
   env.commit = kernel->commit_.get();
   env.min_address = std::max<GuestAddr>(kernel->platform_->min_address(), env.min_address);
   env.max_address = kernel->platform_->max_address();
-  env.vdso = TRY(MakeVdso(*env.memory, *env.commit));
+  TRY(MakeVdso(&env));
   kernel->root_user_ns_ = UserNamespace::CreateRoot();
   const RefPtr<UserNamespace>& owner = kernel->root_user_ns_;
   kernel->root_pid_ns_ = PidNamespace::CreateRoot(owner);

@@ -107,6 +107,7 @@ Result<Placed> PlaceImage(const ElfImage& image, ExecutableSource& file, GuestAd
 Result<LoadedImage> LoadImage(const PreparedImage& image, const ImageIdentity& identity, MemoryManager& mm,
                               const MmLimits& limits, Context* caller) {
   const MmEnvironment& env = mm.environment();
+  const MemoryManager::Batch batch(mm);
   const GuestAddr stack_top = env.max_address - RandomPages(identity, 0, kStackRandomPages);
   const uint64_t gap = std::clamp(limits.stack, kMinStackGap, env.max_address / 6 * 5) + kStackGuardGap +
                        (identity.randomize ? kStackRandomPages * kPageSize : 0);

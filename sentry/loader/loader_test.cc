@@ -339,7 +339,7 @@ TEST(ScriptLine, Table) {
 }
 
 TEST_F(LoaderTest, VdsoIsMappedAndParses) {
-  env_.vdso = *MakeVdso(*memory_, commit_);
+  ASSERT_TRUE(MakeVdso(&env_).ok());
   guest_ = std::make_unique<TestGuest>(env_);
   const PreparedImage image = *Prepare(Builder().Bytes());
   ASSERT_TRUE(Load(image).ok());
@@ -352,6 +352,7 @@ TEST_F(LoaderTest, VdsoIsMappedAndParses) {
   EXPECT_EQ(guest().Store(vdso, 1), SIGSEGV);
   guest_.reset();
   env_.vdso = nullptr;
+  env_.clock = nullptr;
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// The vDSO that guests get: our own ELF shared object, built from sentry/loader/vdso/ and embedded in the binary. Its
-// pages live in the memory file and are shared by all address spaces.
+// The vDSO that guests get: our own ELF shared object, built from sentry/loader/vdso/ and embedded in the binary, above
+// a page of clock parameters. Their memory is in the memory file and shared by all address spaces, read-only.
 // Thread-safe. Source: vdso(7).
 #ifndef MOAT_SENTRY_LOADER_VDSO_H_
 #define MOAT_SENTRY_LOADER_VDSO_H_
@@ -12,8 +12,9 @@
 
 namespace moat {
 
-// The vDSO's memory, for MmEnvironment::vdso. Once per sandbox, at boot.
-Result<RefPtr<Mappable>> MakeVdso(MemoryFile& memory, CommitAccount& commit);
+// Makes the memory of both, and the clock that keeps the page true: `env`'s `vdso` and `clock`. Once per sandbox, at
+// boot. kENOMEM.
+Result<void> MakeVdso(MmEnvironment* env);
 
 // Maps the environment's vDSO into `mm`. Returns the address for AT_SYSINFO_EHDR, 0 when there is none.
 Result<GuestAddr> MapVdso(MemoryManager& mm, const MmLimits& limits, Context* caller);

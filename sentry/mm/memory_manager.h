@@ -28,6 +28,7 @@
 #include "platform/platform.h"
 #include "platform/usermem/guest_memory.h"
 #include "sentry/mm/commit_account.h"
+#include "sentry/mm/guest_clock.h"
 #include "sentry/mm/page_map.h"
 #include "sentry/mm/vma_set.h"
 
@@ -48,7 +49,9 @@ struct MmEnvironment {
   CommitAccount* commit = nullptr;
   GuestAddr min_address = 0x10000;         // the greater of Platform::min_address and vm.mmap_min_addr
   GuestAddr max_address = 0x7ffffffff000;  // Platform::max_address
-  RefPtr<Mappable> vdso;                   // sentry/loader/vdso.h; null: programs get none
+  // sentry/loader/vdso.h: a clock page and the code above it; null: programs get none.
+  RefPtr<Mappable> vdso;
+  RefPtr<GuestClock> clock;
 };
 
 struct MmapRequest {
@@ -113,6 +116,18 @@ class MemoryManager final : public RefCounted, public GuestMemory, public Mappin
 
   AddressSpace& address_space() { return *space_; }
   const MmEnvironment& environment() const { return env_; }
+
+  // While one exists, calls queue their host operations without a flush: for the loader, which fills a space that no
+  // task runs in yet. What is queued then takes effect when the first task enters the space.
+  class Batch {
+   public:
+    explicit Batch(MemoryManager& mm) : mm_(mm) { mm_.batches_.fetch_add(1, std::memory_order_relaxed); }
+    ~Batch() { mm_.batches_.fetch_sub(1, std::memory_order_relaxed); }
+    Batch(const Batch&) = delete;
+
+   private:
+    MemoryManager& mm_;
+  };
 
   // Where mmap without a hint begins to look downwards, and where the break begins. Before the first mapping.
   void SetLayout(GuestAddr mmap_base, GuestAddr brk_start);
@@ -292,6 +307,7 @@ class MemoryManager final : public RefCounted, public GuestMemory, public Mappin
 
   std::atomic<uint64_t> stack_limit_{8ull << 20};
   std::atomic<int> dumpable_{1};
+  std::atomic<int> batches_{0};
   // Raised by every change of what the stub has mapped; tells a fault that was late from one that repeats.
   std::atomic<uint64_t> changes_{0};
   // Copies to guest memory that are under way: fork waits for them, or their bytes would miss the parent.

@@ -324,6 +324,7 @@ Result<void> MemoryManager::MapEagerly(GuestAddr start, GuestAddr end) {
 }
 
 Result<void> MemoryManager::Finish(Context* caller) {
+  if (batches_.load(std::memory_order_relaxed) != 0) return {};
   Deferred done;
   {
     MutexLock pages(pages_mu_);

@@ -12,6 +12,11 @@ namespace {
 
 constexpr long kUserHz = 100;  // CLOCKS_PER_SEC of the ABI
 
+// The vDSO answers without a system call as long as its clock page is up to date; that we are here says that it is not.
+void RenewClockPage(Task& t) {
+  if (GuestClock* clock = t.memory().environment().clock.get()) clock->Refresh();
+}
+
 bool IsSettable(int32_t clock) { return clock == CLOCK_REALTIME; }
 
 // Sleeps until `deadline`. An interrupted relative sleep writes what remains and is continued by restart_syscall.
@@ -50,6 +55,7 @@ Result<int64_t> SleepOnCpuClock(Task& t, int32_t clock, Nanos until) {
 }  // namespace
 
 Result<int64_t> SysClockGettime(Task& t, int clock, UserOut<abi::Timespec> out) {
+  RenewClockPage(t);
   TRY(out.Write(t.memory(), ToTimespec(TRY(ReadClock(t, clock)))));
   return 0;
 }
@@ -95,6 +101,7 @@ Result<int64_t> RestartNanosleep(Task& t, const RestartBlock& block) {
 }
 
 Result<int64_t> SysGettimeofday(Task& t, UserOut<abi::Timeval> tv, UserOut<abi::Timezone> tz) {
+  RenewClockPage(t);
   if (tv) TRY(tv.Write(t.memory(), ToTimeval(RealtimeNow())));
   if (tz) TRY(tz.Write(t.memory(), abi::Timezone{}));
   return 0;
@@ -107,6 +114,7 @@ Result<int64_t> SysSettimeofday(Task& t, UserIn<abi::Timeval> tv, UserIn<abi::Ti
 }
 
 Result<int64_t> SysTime(Task& t, UserOut<int64_t> out) {
+  RenewClockPage(t);
   int64_t now = RealtimeNow() / kNanosPerSec;
   if (out) TRY(out.Write(t.memory(), now));
   return now;
