@@ -374,7 +374,9 @@ TEST(TmpfsModel, NamesBehaveLikeAMap) {
         auto it = model.find(p);
         auto st = w.Stat(p);
         ASSERT_EQ(st.ok(), it != model.end()) << p;
-        if (it != model.end() && it->second >= 0) ASSERT_EQ(w.Contents(p), content[it->second]);
+        if (it != model.end() && it->second >= 0) {
+          ASSERT_EQ(w.Contents(p), content[it->second]);
+        }
       }
     }
   }

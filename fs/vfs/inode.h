@@ -12,6 +12,7 @@
 #ifndef MOAT_FS_VFS_INODE_H_
 #define MOAT_FS_VFS_INODE_H_
 
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -67,6 +68,12 @@ class Inode : public RefCounted {
   // --- directories ---
   // kENOENT when there is no such name.
   virtual Result<RefPtr<Inode>> Lookup(const VfsContext& ctx, std::string_view name);
+  // A hint: `names` will be looked up one after the other, the first of them in this directory. A file system whose
+  // lookups are dear may ask for all at once and keep the answers, for the calling thread alone, until the returned
+  // object goes. Null: no use of it.
+  virtual RefPtr<RefCounted> LookAhead(const VfsContext& ctx, std::span<const std::string_view> names) {
+    return nullptr;
+  }
   virtual Result<RefPtr<Inode>> Create(const VfsContext& ctx, std::string_view name, uint32_t mode);  // S_IFREG
   virtual Result<RefPtr<Inode>> Mkdir(const VfsContext& ctx, std::string_view name, uint32_t mode);
   virtual Result<RefPtr<Inode>> Mknod(const VfsContext& ctx, std::string_view name, uint32_t mode, DeviceId dev);

@@ -145,7 +145,8 @@ Result<void> PagedData::FillLocked(uint64_t first, uint64_t end) {
     }
     uint64_t hole_end = it == extents_.end() ? end : std::min(end, it->first);
     uint64_t want = hole_end - first;
-    if (!quota_->ChargePages(want)) return kENOSPC;
+    want = quota_->ChargePagesUpTo(want);
+    if (want == 0) return kENOSPC;
     Result<FileRange> got = TakePagesLocked(first, want);
     uint64_t have = got.ok() ? got->length() / kPageSize : 0;
     quota_->UnchargePages(want - have);

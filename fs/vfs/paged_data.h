@@ -24,6 +24,15 @@ class FileQuota : public RefCounted {
  public:
   FileQuota(uint64_t max_pages, uint64_t max_inodes) : max_pages_(max_pages), max_inodes_(max_inodes) {}
   bool ChargePages(uint64_t n) { return Charge(used_pages_, max_pages_, n); }
+  // As many of `n` as there are left; may be 0.
+  uint64_t ChargePagesUpTo(uint64_t n) {
+    while (n != 0 && !ChargePages(n)) {
+      uint64_t max = max_pages(), used = used_pages();
+      uint64_t left = max > used ? max - used : 0;
+      n = left < n ? left : n - 1;
+    }
+    return n;
+  }
   void UnchargePages(uint64_t n) { used_pages_.fetch_sub(n, std::memory_order_relaxed); }
   bool ChargeInode() { return Charge(used_inodes_, max_inodes_, 1); }
   void UnchargeInode() { used_inodes_.fetch_sub(1, std::memory_order_relaxed); }

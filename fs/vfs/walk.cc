@@ -131,7 +131,32 @@ Result<RefPtr<Dentry>> Walk::Child(std::string_view name) {
   if (RefPtr<Dentry> child = cur_.dentry->CachedChild(name)) [[likely]]
     return child;
   if ((options_.resolve & RESOLVE_CACHED) != 0) return kEAGAIN;
+  LookAhead(name);
   return cur_.dentry->LookupChild(ctx_, name);
+}
+
+void Walk::LookAhead(std::string_view name) {
+  if (ahead_left_ > 0) {
+    --ahead_left_;
+    return;
+  }
+  std::string_view names[kMaxAhead] = {name};
+  size_t count = 1;
+  std::string_view rest = rest_;
+  while (count < kMaxAhead) {
+    size_t begin = rest.find_first_not_of('/');
+    if (begin == rest.npos) break;
+    rest.remove_prefix(begin);
+    size_t end = std::min(rest.find('/'), rest.size());
+    std::string_view next = rest.substr(0, end);
+    if (next == "." || next == ".." || next.size() > NAME_MAX) break;
+    names[count++] = next;
+    rest.remove_prefix(end);
+  }
+  if (count < 2) return;
+  ahead_.reset();
+  ahead_ = cur_.dentry->inode_ptr()->LookAhead(ctx_, std::span(names, count));
+  ahead_left_ = count - 1;
 }
 
 Result<void> Walk::Enter(RefPtr<Dentry> child) {
@@ -158,6 +183,7 @@ Result<void> Walk::DotDot() {
 
 Result<void> Walk::FollowLink(Inode& link, bool last) {
   if (++links_followed_ > kMaxLinks) return kELOOP;
+  ahead_left_ = 0;
   if ((options_.resolve & RESOLVE_NO_SYMLINKS) != 0) return kELOOP;
   if ((cur_.mount->flags() & kNoSymFollow) != 0) return kELOOP;
   RefPtr<Inode> keep(&link);

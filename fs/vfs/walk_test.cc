@@ -9,6 +9,12 @@ namespace {
 
 constexpr Errno kOk = Errno::kOK;
 
+AttrChange ModeChange(uint32_t mode) {
+  AttrChange c;
+  c.mode = mode;
+  return c;
+}
+
 TEST(Walk, PlainPaths) {
   TestWorld w;
   ASSERT_EQ(w.Mkdir("a"), kOk);
@@ -133,7 +139,7 @@ TEST(Open, FlagsOfOpen) {
 TEST(Open, CreatedFileMayBeReadOnlyToItsCreator) {
   TestWorld w;
   ASSERT_EQ(w.Mkdir("d", 0777), kOk);
-  vfs::SetAttr(w.Ctx(), w.Resolve("d").value(), AttrChange{.mode = 0777}).value();
+  vfs::SetAttr(w.Ctx(), w.Resolve("d").value(), ModeChange(0777)).value();
   w.Become(1000, 1000);
   EXPECT_TRUE(w.Open("d/f", O_CREAT | O_RDWR, 0444).ok());
   EXPECT_EQ(w.Open("d/f", O_RDWR).error(), kEACCES);
@@ -156,7 +162,7 @@ TEST(Open, TextBusy) {
 TEST(Open, StickyDirectoryRules) {
   TestWorld w;
   ASSERT_EQ(w.Mkdir("tmp"), kOk);
-  vfs::SetAttr(w.Ctx(), w.Resolve("tmp").value(), AttrChange{.mode = 01777}).value();
+  vfs::SetAttr(w.Ctx(), w.Resolve("tmp").value(), ModeChange(01777)).value();
   w.Become(1000, 1000);
   ASSERT_EQ(w.Make("tmp/f"), kOk);
   ASSERT_EQ(w.Symlink("f", "tmp/l"), kOk);
