@@ -1,5 +1,6 @@
 #include "platform/ptrace/address_space.h"
 
+#include <linux/futex.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -100,8 +101,10 @@ Result<void> PtraceAddressSpace::Flush(Context* caller) {
     }
     // Nobody is in guest code: whoever enters next applies the queue first.
     if (!running || !HasPending()) return {};
-    Parker pause;
-    pause.Park(DeadlineAfter(50'000));
+    // A nap of the host thread, not of the fiber: who takes pages away from a space (InvalidateMapping) holds locks.
+    uint32_t nobody_wakes = 0;
+    const timespec nap{0, 50'000};
+    syscall(SYS_futex, &nobody_wakes, FUTEX_WAIT_PRIVATE, 0, &nap, nullptr, 0);
   }
 }
 
