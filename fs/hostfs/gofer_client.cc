@@ -66,6 +66,7 @@ Result<void> GoferClient::Call(Op op, Exchange& x) {
 
 Result<void> GoferClient::CallOn(Connection& c, Exchange& x) {
   if (dead()) return kEIO;
+  round_trips_.fetch_add(1, std::memory_order_relaxed);
   x.request.sequence = ++c.sequence;
   iovec out[3] = {{&x.request, sizeof x.request},
                   {const_cast<char*>(x.name.data()), x.name.size()},

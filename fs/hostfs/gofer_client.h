@@ -104,6 +104,8 @@ class GoferClient final : public RefCounted {
   // Sends what Forget has collected.
   void FlushForgotten();
 
+  // Requests so far; for tests and statistics.
+  uint64_t round_trips() const { return round_trips_.load(std::memory_order_relaxed); }
   // True once the gofer is gone or broke the protocol.
   bool dead() const { return dead_.load(std::memory_order_relaxed); }
 
@@ -142,6 +144,7 @@ class GoferClient final : public RefCounted {
 
   std::vector<std::unique_ptr<Connection>> connections_;  // constant after construction
   std::atomic<bool> dead_{false};
+  std::atomic<uint64_t> round_trips_{0};
   std::atomic<Forgotten*> forgotten_{nullptr};
   std::atomic<uint32_t> forgotten_count_{0};
 };

@@ -44,6 +44,10 @@ class HostFs final : public FileSystem {
   bool exclusive() const { return options_.cache == HostCache::kExclusive; }
   bool read_only_mount() const { return options_.read_only; }
 
+  // Counts changes of names by this sandbox.
+  uint64_t name_changes() const { return name_changes_.load(std::memory_order_acquire); }
+  void NameChanged() { name_changes_.fetch_add(1, std::memory_order_acq_rel); }
+
   // The inode of a host object; takes over `handle`. An object that is known keeps its inode, whatever name it was
   // reached by, and gets the fresh attributes.
   RefPtr<HostInode> InodeOf(gofer::Handle handle, const gofer::Attr& attr, std::string target = {});
@@ -76,6 +80,7 @@ class HostFs final : public FileSystem {
   const RefPtr<GoferClient> client_;
   const Options options_;
   RefPtr<HostInode> root_;  // constant after Create
+  std::atomic<uint64_t> name_changes_{0};
   Mutex mu_{LockRank::kGofer};
   std::unordered_map<Key, HostInode*, KeyHash> inodes_ ABSL_GUARDED_BY(mu_);
   std::vector<uint64_t> devices_ ABSL_GUARDED_BY(mu_);  // [0] is the root's

@@ -24,7 +24,8 @@ HostInode::~HostInode() {
 }
 
 bool HostInode::CacheableLocked() const {
-  return host_fs().exclusive() && attr_valid_ && !mapping_wrote_.load(std::memory_order_relaxed);
+  if (!attr_valid_ || mapping_wrote_.load(std::memory_order_relaxed)) return false;
+  return host_fs().exclusive() || MonotonicNow() < fresh_until_;
 }
 
 Result<Kstat> HostInode::GetAttr() {
@@ -56,6 +57,7 @@ void HostInode::Refresh(const Kstat& st, uint64_t generation) {
   if (generation == generation_) {
     attr_ = st;
     attr_valid_ = size_valid_ = true;
+    if (!host_fs().exclusive()) fresh_until_ = MonotonicNow() + kSharedFreshness;
   } else {
     attr_valid_ = size_valid_ = false;
   }
@@ -245,6 +247,7 @@ void HostInode::StoreListing(std::shared_ptr<const Listing> listing, uint64_t ge
 }
 
 void HostInode::NamesChanged() {
+  host_fs().NameChanged();
   std::shared_ptr<const Listing> gone;
   MutexLock lock(mu_);
   ++generation_;

@@ -26,6 +26,7 @@ class HostInode final : public Inode {
   Result<void> SetAttr(const VfsContext& ctx, const AttrChange& change) override;
 
   Result<RefPtr<Inode>> Lookup(const VfsContext& ctx, std::string_view name) override;
+  RefPtr<RefCounted> LookAhead(const VfsContext& ctx, std::span<const std::string_view> names) override;
   Result<RefPtr<Inode>> Create(const VfsContext& ctx, std::string_view name, uint32_t mode) override;
   Result<RefPtr<Inode>> Mkdir(const VfsContext& ctx, std::string_view name, uint32_t mode) override;
   Result<RefPtr<Inode>> Mknod(const VfsContext& ctx, std::string_view name, uint32_t mode, DeviceId dev) override;
@@ -61,6 +62,10 @@ class HostInode final : public Inode {
   Result<uint64_t> Appended(uint64_t n);
   void MarkStale();
   Result<uint64_t> Size();
+  // On a shared mount, attributes that a lookup or an operation brought are good for this long: for the same system
+  // call, or the fstat that follows an open. Too short for the host to change the file and tell the guest.
+  static constexpr Nanos kSharedFreshness = 50'000;
+
   // Attributes came with an operation that began when generation() was `generation`: they are kept unless something
   // changed meanwhile, for then nobody knows which came first.
   uint64_t generation() const;
@@ -96,6 +101,7 @@ class HostInode final : public Inode {
 
   mutable Mutex mu_{LockRank::kInode};
   Kstat attr_ ABSL_GUARDED_BY(mu_);
+  Nanos fresh_until_ ABSL_GUARDED_BY(mu_) = 0;  // shared mounts
   bool attr_valid_ ABSL_GUARDED_BY(mu_) = true;
   bool size_valid_ ABSL_GUARDED_BY(mu_) = true;   // attr_.size is right even while the rest is stale
   uint64_t generation_ ABSL_GUARDED_BY(mu_) = 0;  // of changes: an answer that was on its way during one is not kept

@@ -3,15 +3,22 @@
 #include <linux/fs.h>
 
 #include "fs/hostfs/host_inode.h"
+#include "fs/hostfs/host_look_ahead.h"
 
 namespace moat {
 
 Result<RefPtr<Inode>> HostInode::Lookup(const VfsContext&, std::string_view name) {
   if (!is_dir()) return kENOTDIR;
+  if (std::optional<Result<RefPtr<Inode>>> known = HostLookAhead::Take(*this, name)) return *std::move(known);
   GoferClient::Walked walked = TRY(host_fs().client().Walk(handle_, std::span(&name, 1)));
   if (walked.steps.empty()) return walked.error == Errno::kOK ? kEIO : walked.error;
   const gofer::WalkStep& step = walked.steps[0];
   return RefPtr<Inode>(host_fs().InodeOf(step.handle, step.attr, std::move(walked.target)));
+}
+
+RefPtr<RefCounted> HostInode::LookAhead(const VfsContext&, std::span<const std::string_view> names) {
+  if (!is_dir()) return nullptr;
+  return MakeRef<HostLookAhead>(RefPtr<HostInode>(this), names);
 }
 
 Result<GoferClient::NewOwner> HostInode::OwnerOfNew(const VfsContext& ctx, uint32_t mode) {

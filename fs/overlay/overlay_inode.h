@@ -21,6 +21,7 @@ class OverlayInode final : public Inode {
   Result<void> SetAttr(const VfsContext& ctx, const AttrChange& change) override;
 
   Result<RefPtr<Inode>> Lookup(const VfsContext& ctx, std::string_view name) override;
+  RefPtr<RefCounted> LookAhead(const VfsContext& ctx, std::span<const std::string_view> names) override;
   Result<RefPtr<Inode>> Create(const VfsContext& ctx, std::string_view name, uint32_t mode) override;
   Result<RefPtr<Inode>> Mkdir(const VfsContext& ctx, std::string_view name, uint32_t mode) override;
   Result<RefPtr<Inode>> Mknod(const VfsContext& ctx, std::string_view name, uint32_t mode, DeviceId dev) override;

@@ -46,6 +46,12 @@ Result<RefPtr<Inode>> OverlayInode::Lookup(const VfsContext& ctx, std::string_vi
   return RefPtr<Inode>(overlay().InodeOfLower(TRY(LookupLowers(ctx, name))));
 }
 
+RefPtr<RefCounted> OverlayInode::LookAhead(const VfsContext& ctx, std::span<const std::string_view> names) {
+  // Of use where the names lead down one lower; what the upper has, or hides, is found without asking anybody.
+  if (!is_dir() || lowers_.size() != 1 || IsWhiteout(names[0]) || LookupUpper(ctx, names[0]).ok()) return nullptr;
+  return lowers_[0]->LookAhead(ctx, names);
+}
+
 Result<RefPtr<Inode>> OverlayInode::AdoptNew(Result<RefPtr<Inode>> made) {
   if (!made.ok()) return made.error();
   return RefPtr<Inode>(overlay().InodeOfUpper(std::move(*made)));

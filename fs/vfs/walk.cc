@@ -153,6 +153,8 @@ void Walk::LookAhead(std::string_view name) {
     names[count++] = next;
     rest.remove_prefix(end);
   }
+  // The last name of kParent is looked up by the caller, under the directory's lock.
+  if (goal_ == Goal::kParent && rest.find_first_not_of('/') == rest.npos) --count;
   if (count < 2) return;
   ahead_.reset();
   ahead_ = cur_.dentry->inode_ptr()->LookAhead(ctx_, std::span(names, count));

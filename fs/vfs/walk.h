@@ -38,6 +38,9 @@ class Walk {
   Result<void> Enter(RefPtr<Dentry> child);
   Result<void> FollowLink(Inode& link, bool last);
   Result<RefPtr<Dentry>> Child(std::string_view name);
+  // Tells the file system which names follow `name` in the present text, once for as many of them as it may ask for.
+  void LookAhead(std::string_view name);
+  static constexpr size_t kMaxAhead = 16;
   Result<void> CheckSearch();
   bool RestIsEmpty() const;
 
@@ -53,6 +56,8 @@ class Walk {
   };
   std::vector<Link> links_;
   int links_followed_ = 0;
+  RefPtr<RefCounted> ahead_;  // what the file system learned by looking ahead
+  size_t ahead_left_ = 0;     // names to come that it was told
   Goal goal_ = Goal::kPlace;
   std::string_view last_;
   RefPtr<Dentry> child_;

@@ -191,6 +191,42 @@ TEST_P(HostFsTest, AChangeOnTheHostShowsOnASharedMount) {
   EXPECT_EQ(shared, vfs().Stat("/later").ok());
 }
 
+TEST_P(HostFsTest, APathIsLookedUpAtOnce) {
+  std::filesystem::create_directories(tree_ / "a/b/c");
+  tree_.Write("a/b/c/file", "deep");
+  std::filesystem::create_symlink("b/c", tree_ / "a/link");
+  uint64_t before = gofer_.client().round_trips();
+  EXPECT_TRUE(vfs().Resolve("/a/b/c/file").ok());
+  EXPECT_EQ(1u, gofer_.client().round_trips() - before);
+  EXPECT_EQ("deep", vfs().Read("/a/link/file").value());
+  EXPECT_EQ(kENOENT, vfs().Resolve("/a/b/x/y").error());
+  EXPECT_EQ(kENOTDIR, vfs().Resolve("/a/b/c/file/z").error());
+  // Attributes of what is known cost nothing on an exclusive mount, and neither does a missing name.
+  if (GetParam() == HostCache::kExclusive) {
+    before = gofer_.client().round_trips();
+    EXPECT_TRUE(vfs().Stat("/a/b/c/file").ok());
+    EXPECT_EQ(kENOENT, vfs().Stat("/a/b/x").error());
+    EXPECT_EQ(0u, gofer_.client().round_trips() - before);
+  }
+}
+
+TEST_P(HostFsTest, IdleDescriptorsAreBounded) {
+  size_t files = HostFs::kMaxIdleFiles + 100;
+  for (size_t i = 0; i < files; ++i) tree_.Write("f" + std::to_string(i), "x");
+  auto open_descriptors = [] {
+    return static_cast<size_t>(std::distance(std::filesystem::directory_iterator("/proc/self/fd"), {}));
+  };
+  std::vector<VfsPath> keep;
+  for (size_t i = 0; i < files; ++i) keep.push_back(vfs().Resolve("/f" + std::to_string(i)).value());
+  size_t before = open_descriptors();
+  RefPtr<File> held = vfs().Open("/f0", O_RDONLY).value();
+  for (size_t i = 1; i < files; ++i) EXPECT_EQ("x", vfs().Read("/f" + std::to_string(i)).value());
+  gofer_.client().FlushForgotten();  // the gofer's descriptors are this process's too
+  EXPECT_LE(open_descriptors() - before, HostFs::kMaxIdleFiles + 50);
+  EXPECT_EQ("x", vfs().ReadFrom(*held).value());
+  EXPECT_EQ("x", vfs().Read("/f1").value());  // its descriptor was closed: it is asked for again
+}
+
 TEST_P(HostFsTest, ADeadGoferAnswersEio) {
   RefPtr<GoferClient> client;
   {
