@@ -34,7 +34,6 @@ class ZeroFile final : public MemFile {
   Result<size_t> PRead(const VfsContext&, IoDest& dst, int64_t) override {
     return dst.remaining() == 0 ? Result<size_t>(size_t{0}) : dst.PutZeros(dst.remaining());
   }
-  bool MapsAsAnonymous() const override { return true; }
 };
 
 class FullFile final : public MemFile {

@@ -88,8 +88,6 @@ class File : public RefCounted, public Pollable {
 
   // epoll_ctl(2) answers EPERM for files that cannot be polled: regular files and directories, unless they say so.
   virtual bool SupportsEpoll() const;
-  // mmap(2) of /dev/zero: the mapping is anonymous memory, not the file.
-  virtual bool MapsAsAnonymous() const { return false; }
 
   // Observers (rank kLeaf). RemoveObserver is harmless when `o` is gone already.
   void AddObserver(RefPtr<FileObserver> o);

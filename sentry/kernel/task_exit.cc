@@ -73,7 +73,10 @@ void TaskExit::Run(Task& t) {
     MutexLock lock(kernel.tree_mutex());
     t.thread_group().dead_tasks_usage_.Add(peak);
   }
-  if (RemoveTask(t)) EndGroup(t);
+  if (RemoveTask(t)) {
+    t.thread_group().RunExitHooks();
+    EndGroup(t);
+  }
   t.SetAccount(nullptr);
   if (kernel.tasks_.fetch_sub(1, std::memory_order_acq_rel) == 1) kernel.idle_queue_.Notify(EPOLLIN);
 }

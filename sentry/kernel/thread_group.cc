@@ -232,4 +232,13 @@ Result<void> ThreadGroup::SetProcessGroup(Task& caller, int32_t pid, int32_t pgi
   return {};
 }
 
+void ThreadGroup::RunExitHooks() {
+  std::vector<RefPtr<ProcessExitHook>> hooks;
+  {
+    MutexLock lock(exit_hooks_mu_);
+    hooks.swap(exit_hooks_);
+  }
+  for (RefPtr<ProcessExitHook>& hook : hooks) hook->OnProcessExit(*this);
+}
+
 }  // namespace moat

@@ -26,6 +26,13 @@ struct ResourceUsage {
   abi::Rusage ToRusage() const;
 };
 
+// Told once when the last thread of a process has ended, before its parent hears of it: state of other folders that is
+// given back then (System V semaphore adjustments). Called without locks.
+class ProcessExitHook : public RefCounted {
+ public:
+  virtual void OnProcessExit(ThreadGroup& group) = 0;
+};
+
 class ThreadGroup : public RefCounted {
  public:
   ThreadGroup(Kernel& kernel, RefPtr<SignalActions> actions, const Rlimits& rlimits);
@@ -88,6 +95,12 @@ class ThreadGroup : public RefCounted {
   std::atomic<bool> did_exec{false};
   std::atomic<int> oom_score_adj{0};
   std::atomic<bool> membarrier_registered{false};
+
+  void AddExitHook(RefPtr<ProcessExitHook> hook) {
+    MutexLock lock(exit_hooks_mu_);
+    exit_hooks_.push_back(std::move(hook));
+  }
+  void RunExitHooks();  // by the last thread
 
   // --- resource usage ---
   ResourceUsage Usage() const;          // the process, exited threads included
@@ -162,6 +175,8 @@ class ThreadGroup : public RefCounted {
   bool unkillable_ = false;      // init of a pid namespace: default actions do not end it
   RefPtr<Task> exec_task_;       // the thread that runs execve and waits for the others to go
 
+  Mutex exit_hooks_mu_{LockRank::kLeaf};
+  std::vector<RefPtr<ProcessExitHook>> exit_hooks_ ABSL_GUARDED_BY(exit_hooks_mu_);
   WaitQueue child_queue_;
 };
 

@@ -14,6 +14,7 @@
 
 #include "platform/abi/futex.h"
 #include "platform/abi/event.h"
+#include "platform/abi/ipc.h"
 #include "platform/abi/process.h"
 #include "platform/abi/signal.h"
 #include "platform/abi/stat.h"
