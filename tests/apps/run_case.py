@@ -7,7 +7,7 @@ CASE is a script of cases/. Its leading comments may say:
     # root: DIRECTORY    inside the test root (default /)
     # status: NUMBER     the exit status that the native run must have (default 0)
 
-Both runs get the same: a fresh overlay over the cached Debian root, the script as /case/script, own pid, ipc, uts and
+Both runs get the same: a fresh overlay over the cached Debian root, the script and case_files/ in /case, own pid, ipc, uts and
 network namespaces, /proc, /dev and a tmpfs on /tmp; natively a chroot, in the sandbox an OCI bundle. Standard output
 and the exit status must be equal. Without --runsc only the native run is made.
 """
@@ -23,57 +23,10 @@ import subprocess
 import sys
 import tempfile
 
+sys.dont_write_bytecode = True
+import fresh_root  # noqa: E402
+
 HERE = pathlib.Path(__file__).resolve().parent
-ENVIRONMENT = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8",
-               "TERM=dumb", "DEBIAN_FRONTEND=noninteractive", "PYTHONDONTWRITEBYTECODE=1", "PYTHONHASHSEED=0"]
-CAPABILITIES = ["CAP_" + name for name in """CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP
-    NET_BIND_SERVICE NET_RAW SYS_CHROOT SYS_PTRACE SYS_ADMIN SYS_NICE SYS_RESOURCE MKNOD AUDIT_WRITE SETFCAP""".split()]
-# The fresh root of one run. $0 work directory, $1 lower root; the rest is the command.
-MOUNT = """set -e
-work=$1 lower=$2; shift 2
-mount -t tmpfs -o size=4g tmpfs "$work"
-mkdir "$work/upper" "$work/workdir" "$work/rootfs" "$work/upper/case"
-mount -t overlay -o "lowerdir=$lower,upperdir=$work/upper,workdir=$work/workdir" overlay "$work/rootfs"
-cp "$CASE_SCRIPT" "$work/rootfs/case/script"
-cp "$CASE_FILES"/* "$work/rootfs/case/"
-exec "$@"
-"""
-NATIVE = """set -e
-root=$1 shell=$2
-for d in proc dev tmp sys; do [ -d "$root/$d" ] || mkdir "$root/$d"; done
-mount -t proc proc "$root/proc"
-mount --rbind /dev "$root/dev"
-mount -t tmpfs tmpfs "$root/dev/shm"
-mount -t sysfs -o ro sysfs "$root/sys" || true
-mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
-exec env -i $ENVIRONMENT chroot "$root" /bin/sh -c 'cd /case && "$0" /case/script; exit $?' "$shell"
-"""
-
-
-def bundle_config(shell, root):
-    mounts = [
-        ("/proc", "proc", "proc", []),
-        ("/dev", "tmpfs", "tmpfs", ["nosuid", "mode=755"]),
-        ("/dev/pts", "devpts", "devpts", ["newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
-        ("/dev/shm", "tmpfs", "shm", ["nosuid", "nodev", "mode=1777"]),
-        ("/sys", "sysfs", "sysfs", ["nosuid", "noexec", "nodev", "ro"]),
-        ("/tmp", "tmpfs", "tmpfs", ["mode=1777"]),
-    ]
-    return {
-        "ociVersion": "1.2.0",
-        "process": {
-            "args": ["/bin/sh", "-c", 'cd /case && "$0" /case/script; exit $?', shell],
-            "env": ENVIRONMENT,
-            "cwd": "/",
-            "user": {"uid": 0, "gid": 0},
-            "capabilities": {kind: CAPABILITIES for kind in ("bounding", "effective", "permitted")},
-            "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 20000, "soft": 20000}],
-        },
-        "root": {"path": root},
-        "hostname": "case",
-        "mounts": [{"destination": d, "type": t, "source": s, "options": o} for d, t, s, o in mounts],
-        "linux": {"namespaces": [{"type": t} for t in ("pid", "mount", "ipc", "uts", "network")]},
-    }
 
 
 class Case:
@@ -84,14 +37,16 @@ class Case:
         self.timeout = int(option("timeout", "60"))
         self.shell = option("shell", "/bin/bash")
         self.root = option("root", "/").strip("/")
+        self.command = fresh_root.script_command(self.shell, path.name)
         self.status = int(option("status", "0"))
 
 
 def run(case, lower, command, timeout, work):
     """Returns (exit status, stdout, stderr) of `command` in a fresh root at work/rootfs."""
-    environment = dict(os.environ, CASE_SCRIPT=str(case.path), CASE_FILES=str(HERE / "case_files"),
-                       ENVIRONMENT=" ".join(ENVIRONMENT))
-    line = ["prlimit", "--core=0", "unshare", "--mount", "--propagation", "private", "sh", "-c", MOUNT, "sh",
+    files = [case.path, *sorted((HERE / "case_files").iterdir())]
+    environment = dict(os.environ, CASE_FILES=" ".join(map(str, files)),
+                       ENVIRONMENT=" ".join(fresh_root.ENVIRONMENT))
+    line = ["prlimit", "--core=0", "unshare", "--mount", "--propagation", "private", "sh", "-c", fresh_root.MOUNT, "sh",
             str(work), str(lower), *command]
     process = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                env=environment, start_new_session=True)
@@ -109,15 +64,15 @@ def run(case, lower, command, timeout, work):
 
 
 def run_native(case, lower, work):
-    command = ["unshare", "--pid", "--ipc", "--uts", "--net", "--fork", "--kill-child", "sh", "-c", NATIVE, "sh",
-               f"{work}/rootfs", case.shell]
+    command = ["unshare", "--pid", "--ipc", "--uts", "--net", "--fork", "--kill-child", "sh", "-c", fresh_root.NATIVE, "sh",
+               f"{work}/rootfs", *case.command]
     return run(case, lower, command, case.timeout, work)
 
 
 def run_sandboxed(case, lower, work, options):
     bundle = pathlib.Path(tempfile.mkdtemp(prefix="moat-bundle-"))
     try:
-        (bundle / "config.json").write_text(json.dumps(bundle_config(case.shell, f"{work}/rootfs")))
+        (bundle / "config.json").write_text(json.dumps(fresh_root.bundle_config(case.command, f"{work}/rootfs")))
         name = f"app-{case.path.stem}-{os.getpid()}"
         command = [options.runsc, f"--platform={options.platform}", f"--root={bundle}/state", "run", "--bundle",
                    str(bundle), name]
