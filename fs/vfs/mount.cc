@@ -313,12 +313,13 @@ Result<void> MountNamespace::Remount(const VfsPath& target, uint64_t flags, bool
   return {};
 }
 
-Result<void> MountNamespace::PivotRoot(const VfsPath& new_root, const VfsPath& put_old) {
+Result<void> MountNamespace::PivotRoot(const VfsPath& new_root, const VfsPath& put_old, Mount* root) {
   MountTree::Graveyard g;
   {
     WriterLock lock(MountLock());
     Mount& n = *new_root.mount;
-    Mount& old_root = *impl_->root;
+    Mount& old_root = root != nullptr ? *root : *impl_->root;
+    if (old_root.impl_->ns != this) return kEINVAL;
     if (!IsMountRoot(new_root) || n.impl_->ns != this || put_old.mount->impl_->ns != this) return kEINVAL;
     if (&n == &old_root || n.impl_->parent == nullptr) return kEBUSY;
     if (!MountTree::IsBelow(*put_old.mount, n)) return kEINVAL;
@@ -330,8 +331,14 @@ Result<void> MountNamespace::PivotRoot(const VfsPath& new_root, const VfsPath& p
     RefPtr<Mount> keep_new(&n);
     RefPtr<Mount> keep_old(&old_root);
     MountTree::Detach(n, g);
-    impl_->root = keep_new;
-    MountTree::SetNamespace(n, this);
+    if (Mount* above = old_root.impl_->parent) {
+      RefPtr<Dentry> point = old_root.impl_->mount_point;
+      MountTree::Detach(old_root, g);
+      MountTree::Attach(keep_new, *above, point, this);
+    } else {
+      impl_->root = keep_new;
+      MountTree::SetNamespace(n, this);
+    }
     // pivot_root(".", "."): the old root lands on top of the new one.
     Mount* at = put_old.mount.get();
     MountTree::Attach(keep_old, *at, put_old.dentry, this);

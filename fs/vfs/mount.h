@@ -62,7 +62,8 @@ class MountNamespace : public RefCounted {
   static Result<void> SetFlags(const VfsPath& target, uint64_t set, uint64_t clear, bool recursive);
   Result<void> ChangePropagation(const VfsPath& target, uint64_t type, bool recursive);  // MS_SHARED...
   Result<void> Remount(const VfsPath& target, uint64_t flags, bool bind_only, std::string_view data);
-  Result<void> PivotRoot(const VfsPath& new_root, const VfsPath& put_old);
+  // `root`: the caller's root mount, which new_root's takes the place of; null: the namespace's.
+  Result<void> PivotRoot(const VfsPath& new_root, const VfsPath& put_old, Mount* root = nullptr);
 
   // The top-most mount on (mount, dentry): crosses every mount stacked there. False: nothing is mounted there.
   bool Descend(VfsPath& path) const;
