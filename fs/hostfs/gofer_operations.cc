@@ -66,7 +66,7 @@ Result<GoferClient::Walked> GoferClient::Walk(gofer::Handle dir, std::span<const
   Walked walked;
   walked.error = static_cast<Errno>(x.reply.error);
   walked.steps.resize(x.reply.count);
-  memcpy(walked.steps.data(), small, steps_size);
+  if (steps_size != 0) memcpy(walked.steps.data(), small, steps_size);
   for (const gofer::WalkStep& step : walked.steps) {
     if (!gofer::IsValidAttr(step.attr) || step.handle == 0) return Broken("attributes that no file has");
   }
