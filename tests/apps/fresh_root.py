@@ -2,6 +2,7 @@
 
 Used by the application tests and by bench/compare, so that natively and in a sandbox the same files are seen.
 """
+import pathlib
 import re
 
 ENVIRONMENT = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8",
@@ -39,7 +40,7 @@ def script_command(shell, script):
 
 
 def capabilities():
-    permitted = int(re.search(r"^CapPrm:\s*(\w+)", open("/proc/self/status").read(), re.M)[1], 16)
+    permitted = int(re.search(r"^CapPrm:\s*(\w+)", pathlib.Path("/proc/self/status").read_text(), re.M)[1], 16)
     return ["CAP_" + name for number, name in enumerate(CAPABILITY_NAMES) if permitted >> number & 1]
 
 

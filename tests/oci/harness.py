@@ -51,7 +51,7 @@ def reap():
 
 
 def mounts():
-    return {line.split()[4] for line in open("/proc/self/mountinfo")}
+    return {line.split()[4] for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines()}
 
 
 def cgroups(name):
