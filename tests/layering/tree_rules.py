@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Rules about the tree itself: tree_rules.py ROOT includes|length|words|format.
+"""Rules about the tree itself: tree_rules.py ROOT includes|length|words|coverage|format.
 
 includes  runsc -> sentry -> {fs, net} -> platform: includes point down, fs and net ignore each other, so do the
           platforms, and nothing of the product includes tests or bench
 length    no source file has more than 800 lines
 words     nothing is put off in the code: no such words, no disabled tests
+coverage  every system call that syscalls.inc calls implemented is called by a test of tests/guest
 format    clang-format would change nothing
 Prints one line for each breach and exits 1 when there is one.
 """
@@ -69,6 +70,21 @@ def words(root):
                 yield f"{path.relative_to(root)}:{number}: '{match.group(0)}'"
 
 
+# Calls that the C library makes under another name, which the tests use.
+CALLED_AS = {
+    "rt_sigreturn": "RtSigreturnWithGarbageDies",
+}
+IMPLEMENTED = re.compile(r"^(?:SYSCALL|PARTIAL)\(\d+,\s*(\w+)", re.M)
+
+
+def coverage(root):
+    rows = root / "sentry/syscalls/syscalls.inc"
+    tests = "".join(path.read_text() for path in (root / "tests/guest").rglob("*") if path.suffix in SOURCE)
+    for name in IMPLEMENTED.findall(rows.read_text()):
+        if not re.search(rf"\bSYS_{name}\b|\b{CALLED_AS.get(name, name)}\b", tests):
+            yield f"tests/guest never calls {name}"
+
+
 def clang_format(root):
     files = [str(path) for path in sources(root) if path.suffix in {".cc", ".h", ".c"}]
     for start in range(0, len(files), 64):
@@ -79,7 +95,7 @@ def clang_format(root):
 
 
 def main():
-    checks = {"includes": includes, "length": length, "words": words, "format": clang_format}
+    checks = {"includes": includes, "length": length, "words": words, "coverage": coverage, "format": clang_format}
     if len(sys.argv) != 3 or sys.argv[2] not in checks:
         sys.exit(__doc__.splitlines()[0])
     breaches = list(checks[sys.argv[2]](pathlib.Path(sys.argv[1]).resolve()))
