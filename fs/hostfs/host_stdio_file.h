@@ -37,6 +37,7 @@ class HostStream : public File {
   Result<size_t> Write(const VfsContext& ctx, IoSource& src) override;
   Result<int64_t> Ioctl(const VfsContext& ctx, GuestMemory& memory, uint32_t cmd, uint64_t arg) override;
   EventMask Poll(EventMask interest) override;
+  bool SupportsEpoll() const override { return inode_->polled(); }
   WaitQueue& wait_queue() override { return inode_->wait_queue(); }
   Result<Kstat> GetAttr() override { return inode_->GetAttr(); }
 

@@ -15,7 +15,7 @@ HostStdioFs& HostStdioFs::Get() {
 
 HostStdioInode::HostStdioInode(ScopedFd fd, Kind kind, const Kstat& st, int access_mode, gofer::Handle handle,
                                RefPtr<GoferClient> gofer, RefPtr<Tty> tty)
-    : Inode(HostStdioFs::Get(), kind == Kind::kSocket ? S_IFSOCK : S_IFREG, st.ino),
+    : Inode(HostStdioFs::Get(), st.mode, st.ino),
       fd_(std::move(fd)),
       kind_(kind),
       access_mode_(access_mode),

@@ -21,22 +21,22 @@ class HostStdioInode final : public Inode {
  public:
   enum class Kind { kRegular, kSocket, kTerminal, kStream };
 
-  // `st`: what fstat said of `fd`; `handle`: the gofer's copy, 0 without one. For the VFS every kind but a socket is a
-  // regular file: opening it again
-  // (/dev/stdout, /proc/self/fd/1) must reach this object and not a driver or a pipe of the sandbox's own. stat(2)
-  // tells the true type.
+  // `st`: what fstat said of `fd`; `handle`: the gofer's copy, 0 without one.
   HostStdioInode(ScopedFd fd, Kind kind, const Kstat& st, int access_mode, gofer::Handle handle,
                  RefPtr<GoferClient> gofer, RefPtr<Tty> tty);
 
   int fd() const { return fd_.get(); }
   Kind kind() const { return kind_; }
   Tty* tty() const { return tty_.get(); }
+  // False for what the host calls always ready.
+  bool polled() const { return polled_; }
   // Notified of the descriptor's readiness: the poller knows a descriptor once, whatever descriptions it has here.
   WaitQueue& wait_queue() { return wait_queue_; }
 
   Result<Kstat> GetAttr() override;
   // Sizes of regular files change on the host; other changes stay in the sandbox.
   Result<void> SetAttr(const VfsContext& ctx, const AttrChange& change) override;
+  bool opens_itself() const override { return true; }
   Result<RefPtr<File>> Open(const VfsContext& ctx, const VfsPath& path, OpenFlags flags) override;
 
   Result<int64_t> SeekShared(int64_t offset, int whence);

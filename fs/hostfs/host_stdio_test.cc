@@ -88,6 +88,7 @@ TEST_F(HostStdioTest, APipeAnswersEagainInsteadOfBlocking) {
   int ends[2];
   ASSERT_EQ(0, pipe(ends));
   RefPtr<File> in = Wrap(ends[0]);
+  EXPECT_TRUE(in->SupportsEpoll());
   EXPECT_EQ(kEAGAIN, Read(*in).error());
   EXPECT_EQ(0u, in->Poll(EPOLLIN));
   ASSERT_EQ(5, write(ends[1], "hello", 5));
@@ -170,6 +171,7 @@ TEST_F(HostStdioTest, DevNullIsAlwaysReady) {
   EXPECT_EQ("", Read(*file).value());
   EXPECT_EQ(3u, Write(*file, "abc").value());
   EXPECT_EQ(EventMask{EPOLLIN | EPOLLOUT}, file->Poll(EPOLLIN | EPOLLOUT));
+  EXPECT_FALSE(file->SupportsEpoll());
   EXPECT_FALSE(stdio_.tty);
 }
 
@@ -177,7 +179,7 @@ TEST_F(HostStdioTest, OpeningAgainReachesTheSameFile) {
   int ends[2];
   ASSERT_EQ(0, pipe(ends));
   RefPtr<File> in = Wrap(ends[0]);
-  RefPtr<File> again = in->inode()->Open(vfs_.ctx(), in->path(), OpenFlags{O_RDONLY}).value();
+  RefPtr<File> again = vfs::OpenPath(vfs_.ctx(), in->path(), {.flags = O_RDONLY}).value();
   ASSERT_EQ(1, write(ends[1], "x", 1));
   EXPECT_EQ("x", Read(*again).value());
   EXPECT_EQ(kEACCES, in->inode()->Open(vfs_.ctx(), in->path(), OpenFlags{O_WRONLY}).error());

@@ -99,6 +99,10 @@ class Inode : public RefCounted {
   // are handled by the VFS (fs/vfs/special_file.h) and do not reach the file system's inode.
   virtual Result<RefPtr<File>> Open(const VfsContext& ctx, const VfsPath& path, OpenFlags flags) = 0;
 
+  // True for a FIFO or device that Open opens although it is one: the caller's stdin and stdout, which no driver and
+  // no FIFO of the sandbox stands for.
+  virtual bool opens_itself() const { return false; }
+
   // --- extended attributes (xattr(7)); the VFS checked the namespace's permission rules ---
   virtual Result<std::string> GetXattr(const VfsContext& ctx, std::string_view name);
   virtual Result<void> SetXattr(const VfsContext& ctx, std::string_view name, std::string_view value, int flags);

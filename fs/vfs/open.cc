@@ -83,7 +83,7 @@ Result<RefPtr<File>> Finish(const VfsContext& ctx, const VfsPath& path, int flag
       TRY(inode.SetAttr(ctx, change));
       if (notify::AnyWatch()) notify::EmitOnPath(path, IN_MODIFY);
     }
-    if (regular || inode.is_dir()) return inode.Open(ctx, path, open_flags);
+    if (regular || inode.is_dir() || inode.opens_itself()) return inode.Open(ctx, path, open_flags);
     return OpenSpecial(ctx, path, open_flags);
   };
   Result<RefPtr<File>> file = open();
