@@ -43,7 +43,7 @@ const cpu_set_t& StartAffinity() {
 sigset_t SignalsToBlock() {
   sigset_t set;
   sigfillset(&set);
-  for (int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT}) sigdelset(&set, fault);
+  for (int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS}) sigdelset(&set, fault);
   return set;
 }
 
