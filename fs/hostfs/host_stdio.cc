@@ -82,9 +82,12 @@ Result<HostStdio> WrapHostStdio(std::vector<ScopedFd> fds, RefPtr<GoferClient> g
     VfsPath path = vfs::AnonymousPath(inode, "host:[" + std::to_string(inode->ino()) + "]");
     OpenFlags flags{(status & (O_ACCMODE | O_APPEND)) | O_LARGEFILE};
     switch (kind) {
-      case HostStdioInode::Kind::kRegular:
-        file = MakeRef<HostStdioRegularFile>(inode, path, flags);
+      case HostStdioInode::Kind::kRegular: {
+        RefPtr<HostStdioRegularFile> regular = MakeRef<HostStdioRegularFile>(inode, path, flags);
+        regular->LearnOffset();
+        file = std::move(regular);
         break;
+      }
       case HostStdioInode::Kind::kTerminal:
         tty->SetInode(inode.get());
         file = MakeRef<HostTtyFile>(inode, tty, path, flags);

@@ -46,16 +46,24 @@ Result<size_t> HostStdioRegularFile::PWrite(const VfsContext&, IoSource& src, in
 }
 
 Result<size_t> HostStdioRegularFile::Read(const VfsContext&, IoDest& dst) {
-  return HostRead(inode_->fd(), dst, kCurrent, 0);
+  size_t n = TRY(HostRead(inode_->fd(), dst, kCurrent, 0));
+  set_offset(offset() + static_cast<int64_t>(n));
+  return n;
 }
 
 Result<size_t> HostStdioRegularFile::Write(const VfsContext&, IoSource& src) {
-  return HostWrite(inode_->fd(), src, kCurrent, (flags() & O_APPEND) != 0 ? RWF_APPEND : 0);
+  size_t n = TRY(HostWrite(inode_->fd(), src, kCurrent, (flags() & O_APPEND) != 0 ? RWF_APPEND : 0));
+  set_offset(offset() + static_cast<int64_t>(n));
+  return n;
 }
 
 Result<int64_t> HostStdioRegularFile::Seek(const VfsContext&, int64_t offset, int whence) {
-  return inode_->SeekShared(offset, whence);
+  int64_t at = TRY(inode_->SeekShared(offset, whence));
+  set_offset(at);
+  return at;
 }
+
+void HostStdioRegularFile::LearnOffset() { set_offset(inode_->SeekShared(0, SEEK_CUR).value_or(0)); }
 
 Result<void> HostStdioRegularFile::Sync(bool data_only) { return inode_->SyncShared(data_only); }
 

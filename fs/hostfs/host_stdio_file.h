@@ -9,7 +9,8 @@
 
 namespace moat {
 
-// A regular file: reads and writes move the offset that is shared with the caller of runsc.
+// A regular file: reads and writes move the offset that is shared with the caller of runsc. offset() is what this
+// description knows of it: its own moves since LearnOffset.
 class HostStdioRegularFile final : public File {
  public:
   HostStdioRegularFile(RefPtr<HostStdioInode> inode, const VfsPath& path, OpenFlags flags)
@@ -21,6 +22,7 @@ class HostStdioRegularFile final : public File {
   Result<int64_t> Seek(const VfsContext& ctx, int64_t offset, int whence) override;
   Result<void> Sync(bool data_only) override;
   Result<Kstat> GetAttr() override { return inode_->GetAttr(); }
+  void LearnOffset();
 
  private:
   const RefPtr<HostStdioInode> inode_;

@@ -7,6 +7,38 @@
 #include "platform/fiber/host_poller.h"
 
 namespace moat {
+namespace {
+
+class StdioMappable final : public Mappable {
+ public:
+  explicit StdioMappable(RefPtr<HostStdioInode> inode) : inode_(std::move(inode)) {}
+
+  Result<HostPages> Translate(uint64_t offset, uint64_t length, bool write) override {
+    uint64_t size = TRY(inode_->GetAttr()).size;
+    bool writable = inode_->access_mode() == O_RDWR;
+    if (write && !writable) return kEACCES;
+    if (offset >= size) return kENXIO;
+    uint64_t end;
+    if (__builtin_add_overflow(offset, length, &end)) end = ~uint64_t{0};
+    HostPages pages;
+    pages.fd = inode_->fd();
+    pages.range = {offset, std::min(end, PageCeil(size))};
+    pages.writable = writable;
+    return pages;
+  }
+  // The host takes truncated pages out of every mapping by itself.
+  Result<void> AddMapping(MappingSpace&, GuestAddr, GuestAddr, uint64_t, bool) override { return {}; }
+  void RemoveMapping(MappingSpace&, GuestAddr, GuestAddr, uint64_t, bool) override {}
+  Identity identity() const override {
+    return {inode_->fs().device().major, inode_->fs().device().minor, inode_->ino()};
+  }
+  Result<void> Sync(uint64_t, uint64_t) override { return inode_->SyncShared(true); }
+
+ private:
+  const RefPtr<HostStdioInode> inode_;
+};
+
+}  // namespace
 
 HostStdioFs& HostStdioFs::Get() {
   static HostStdioFs* fs = new HostStdioFs;
@@ -76,6 +108,12 @@ Result<RefPtr<File>> HostStdioInode::Open(const VfsContext& ctx, const VfsPath& 
       break;
   }
   return RefPtr<File>(MakeRef<HostStream>(self, path, flags));
+}
+
+Result<RefPtr<Mappable>> HostStdioInode::GetMappable() {
+  // mmap(2) wants a file that can be read.
+  if (kind_ != Kind::kRegular || access_mode_ == O_WRONLY) return kENODEV;
+  return RefPtr<Mappable>(MakeRef<StdioMappable>(RefPtr<HostStdioInode>(this)));
 }
 
 Result<int64_t> HostStdioInode::SeekShared(int64_t offset, int whence) {

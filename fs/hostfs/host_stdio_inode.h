@@ -39,6 +39,10 @@ class HostStdioInode final : public Inode {
   bool opens_itself() const override { return true; }
   Result<RefPtr<File>> Open(const VfsContext& ctx, const VfsPath& path, OpenFlags flags) override;
 
+  // Regular files: mapped on the caller's own descriptor.
+  Result<RefPtr<Mappable>> GetMappable() override;
+  int access_mode() const { return access_mode_; }
+
   Result<int64_t> SeekShared(int64_t offset, int whence);
   Result<void> SyncShared(bool data_only);
 
