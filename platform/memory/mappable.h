@@ -15,10 +15,10 @@ namespace moat {
 
 // Where a piece of a mappable lives: bytes of a host file descriptor.
 struct HostPages {
-  int fd = -1;             // MemoryFile::fd() or a donated fd, valid while the Mappable lives
-  FileRange range;         // page aligned
+  int fd = -1;      // MemoryFile::fd() or a donated fd, valid while the Mappable lives
+  FileRange range;  // page aligned
   bool in_memory_file = false;
-  bool writable = false;   // the fd may be mapped MAP_SHARED with PROT_WRITE
+  bool writable = false;  // the fd may be mapped MAP_SHARED with PROT_WRITE
 };
 
 // One guest address space, as seen by a mappable that must take pages away from it.

@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 
 #include <algorithm>
 #include <array>
@@ -61,7 +60,6 @@ struct MemoryFile::Impl {
   uint64_t TakeFreeLocked(uint64_t length) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   void Punch(FileRange r);
   void Reclaim();
-  uint64_t Committed() const;
 };
 
 void MemoryFile::Impl::SplitLocked(uint64_t at) {
@@ -171,11 +169,6 @@ void MemoryFile::Impl::Reclaim() {
   }
 }
 
-uint64_t MemoryFile::Impl::Committed() const {
-  struct stat st;
-  return fstat(fd.get(), &st) == 0 ? static_cast<uint64_t>(st.st_blocks) * 512 : 0;
-}
-
 MemoryFile::MemoryFile(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 MemoryFile::~MemoryFile() {
@@ -202,10 +195,7 @@ Result<FileRange> MemoryFile::Allocate(uint64_t length, MemoryKind kind) {
   if (length == 0 || length % kPageSize != 0) return kEINVAL;
   Impl& m = *impl_;
   m.Reclaim();
-  // Reservations are sparse, so only a sum over the limit is worth the host call that says what is really there.
-  if (m.limit != 0 && m.usage[0] + m.usage[1] + m.usage[2] + length > m.limit && m.Committed() >= m.limit) {
-    return kENOMEM;
-  }
+  if (m.limit != 0 && m.usage[0] + m.usage[1] + m.usage[2] + length > m.limit) return kENOMEM;
   FileRange r;
   {
     MutexLock lock(m.mu);

@@ -28,7 +28,7 @@ enum class MemoryKind : uint8_t { kAnonymous, kPageCache, kKernel };
 class MemoryFile {
  public:
   // Takes a memfd that was made with MFD_ALLOW_SEALING and seals it against shrinking. `limit` bounds the
-  // committed bytes (0: none).
+  // allocated bytes (0: none); what is really committed is for the sandbox's cgroup to bound.
   static Result<std::unique_ptr<MemoryFile>> Create(ScopedFd memfd, uint64_t limit);
   ~MemoryFile();
 

@@ -98,8 +98,8 @@ TEST_F(MemoryFileTest, OddLengthsAreRefused) {
 
 TEST(SafeCopyTest, StopsAtTheFault) {
   InstallSafeCopyHandlers();
-  auto* p = static_cast<std::byte*>(
-      mmap(nullptr, 2 * kPageSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  auto* p =
+      static_cast<std::byte*>(mmap(nullptr, 2 * kPageSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
   mprotect(p + kPageSize, kPageSize, PROT_NONE);
   std::byte buf[100];
   EXPECT_EQ(SafeCopy(buf, p + kPageSize - 30, 100), 30u);

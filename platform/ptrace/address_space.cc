@@ -16,7 +16,12 @@ namespace moat::ptrace_platform {
 
 PtraceAddressSpace::~PtraceAddressSpace() {
   // Contexts hold a reference, so none is left. A stub that nobody ever ran in is still waiting.
-  syscall(SYS_tgkill, stub_.pid, stub_.pid, SIGKILL);
+  bool ended;
+  {
+    MutexLock lock(mu_);
+    ended = ended_;
+  }
+  if (!ended) syscall(SYS_tgkill, stub_.pid, stub_.pid, SIGKILL);
   pool_.Return(stub_.page);
 }
 
@@ -76,7 +81,10 @@ Result<void> PtraceAddressSpace::Apply(Tracee& tracee) {
     Result<int64_t> error = tracee.RunBatch(stub::kCommands, n);
     pending_.fetch_sub(static_cast<size_t>(n), std::memory_order_release);
     if (!error.ok()) return error.error();  // the stub is dead
-    if (*error != 0 && result.ok()) result = static_cast<Errno>(-*error);
+    if (*error != 0 && result.ok()) {
+      result = static_cast<Errno>(-*error);
+      MOAT_LOG(kWarning, "a memory operation of stub {} failed: {}", stub_.pid, ErrnoName(result.error()));
+    }
   }
 }
 
@@ -123,7 +131,23 @@ void PtraceAddressSpace::AddContext(PtraceContext& context) {
 bool PtraceAddressSpace::RemoveContext(PtraceContext& context) {
   MutexLock lock(mu_);
   std::erase(contexts_, &context);
-  return contexts_.empty();
+  return EndedLocked();
+}
+
+void PtraceAddressSpace::AddSpare() {
+  MutexLock lock(mu_);
+  ++spares_;
+}
+
+bool PtraceAddressSpace::RemoveSpare() {
+  MutexLock lock(mu_);
+  --spares_;
+  return EndedLocked();
+}
+
+bool PtraceAddressSpace::EndedLocked() {
+  if (contexts_.empty() && spares_ == 0) ended_ = true;
+  return ended_;
 }
 
 }  // namespace moat::ptrace_platform

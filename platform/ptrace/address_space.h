@@ -32,8 +32,11 @@ class PtraceAddressSpace final : public AddressSpace {
   // The stub's first thread, once; 0 when it has been given out.
   pid_t TakeFirstThread();
   void AddContext(PtraceContext& context);
-  // True when it was the last one: the caller then kills the stub.
+  // True when no thread is left that could run guest code: the caller then kills the stub.
   bool RemoveContext(PtraceContext& context);
+  // Counts threads that were made for contexts which have not run yet. RemoveSpare answers as RemoveContext.
+  void AddSpare();
+  bool RemoveSpare();
 
  private:
   void Push(const stub::Command& command);
@@ -43,7 +46,11 @@ class PtraceAddressSpace final : public AddressSpace {
   Mutex mu_{LockRank::kStub};
   std::vector<stub::Command> queue_ ABSL_GUARDED_BY(mu_);
   std::vector<PtraceContext*> contexts_ ABSL_GUARDED_BY(mu_);
+  int spares_ ABSL_GUARDED_BY(mu_) = 0;
   bool first_thread_given_ ABSL_GUARDED_BY(mu_) = false;
+  // The stub was killed and its number may be somebody else's by now.
+  bool ended_ ABSL_GUARDED_BY(mu_) = false;
+  bool EndedLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   std::atomic<size_t> pending_{0};  // size of queue_, plus what is being applied
   // Held while a batch runs in the stub: the one lock of ours that spans host calls, because a batch is one step of
   // the address space. Only contexts of this address space wait for it.

@@ -9,7 +9,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "platform/base/log.h"
 
@@ -19,6 +21,8 @@
 
 namespace moat::ptrace_platform {
 namespace {
+
+constexpr uint64_t kUserCs = 0x33;  // 64-bit user code
 
 // Interrupts a stub thread; ignored by default, so that one which arrives late hurts nobody.
 constexpr int kKickSignal = SIGURG;
@@ -52,14 +56,19 @@ ExitEvent PtraceContext::Died(int status) {
 
 Result<void> PtraceContext::Bind(PtraceAddressSpace& as) {
   Unbind();
-  pid_t tid = spare_thread_ != 0 ? spare_thread_ : as.TakeFirstThread();
-  spare_thread_ = 0;
+  const bool spare = spare_space_ == &as;
+  if (!spare) DropSpare();
+  pid_t tid = spare ? std::exchange(spare_thread_, 0) : as.TakeFirstThread();
   if (tid == 0) return kESRCH;
+  space_ = RefPtr<PtraceAddressSpace>(&as);
+  as.AddContext(*this);
+  if (spare) {
+    as.RemoveSpare();
+    spare_space_.reset();
+  }
   tracee_ = Tracee(as.pid(), tid);
   seat_.Sit(OwnTid(), tid);
   TRY(tracee_.Attach());
-  space_ = RefPtr<PtraceAddressSpace>(&as);
-  as.AddContext(*this);
   tgid_.store(as.pid(), std::memory_order_relaxed);
   tid_.store(tid, std::memory_order_release);
   if (new_state_) {
@@ -67,7 +76,31 @@ Result<void> PtraceContext::Bind(PtraceAddressSpace& as) {
     new_state_.reset();
     return SetExtendedState(state);
   }
+  // A stub's first thread has what the zygote's registers held: bytes of the sentry.
+  if (!spare) ResetExtendedState();
   return {};
+}
+
+void PtraceContext::DropSpare() {
+  if (!spare_space_) return;
+  tracee_ = Tracee(spare_space_->pid(), std::exchange(spare_thread_, 0));
+  bool attached = tracee_.Attach().ok();
+  if (spare_space_->RemoveSpare()) {
+    KillStub();
+  } else if (attached) {
+    tracee_.DetachToExit();
+  }
+  tracee_ = Tracee();
+  spare_space_.reset();
+}
+
+void PtraceContext::KillStub() {
+  // To a thread that is surely alive: SIGKILL for a first thread that has exited long ago would end nobody.
+  syscall(SYS_tgkill, tracee_.tgid(), tracee_.tid(), SIGKILL);
+  int status;
+  while (wait4(tracee_.tid(), &status, __WALL, nullptr) == tracee_.tid() && !WIFEXITED(status) &&
+         !WIFSIGNALED(status)) {
+  }
 }
 
 void PtraceContext::Unbind() {
@@ -77,28 +110,28 @@ void PtraceContext::Unbind() {
   if (tracee_.attached()) {
     if (last) {
       // The address space has no thread left: end the stub as a whole, and reap our part of it.
-      syscall(SYS_tgkill, tracee_.tgid(), tracee_.tgid(), SIGKILL);
-      int status;
-      while (wait4(tracee_.tid(), &status, __WALL, nullptr) == tracee_.tid() && !WIFEXITED(status) &&
-             !WIFSIGNALED(status)) {
-      }
-      tracee_ = Tracee();
+      KillStub();
     } else {
       tracee_.DetachToExit();
     }
+    tracee_ = Tracee();
   }
   space_.reset();
 }
 
 void PtraceContext::Release() {
   Unbind();
+  DropSpare();
   seat_.GetUp();
 }
 
 Event PtraceContext::Switch(AddressSpace& address_space, Registers& regs) {
   auto& as = static_cast<PtraceAddressSpace&>(address_space);
   if (space_ != &as) [[unlikely]] {
-    if (!Bind(as).ok()) return Died(SIGKILL);
+    if (Result<void> bound = Bind(as); !bound.ok()) {
+      MOAT_LOG(kError, "no thread in stub {}: {}", as.pid(), ErrnoName(bound.error()));
+      return Died(SIGKILL);
+    }
   }
   for (;;) {
     // Published before the look at the flags and the queue: whoever sets one of them later sees us and kicks.
@@ -108,7 +141,8 @@ Event PtraceContext::Switch(AddressSpace& address_space, Registers& regs) {
       return InterruptEvent{};
     }
     if (as.HasPending()) {
-      if (as.Apply(tracee_).ok() == false && !tracee_.GetRegisters(regs.gp).ok()) {
+      user_regs_struct probe;  // the batch left its own registers in the thread: `regs` keep the guest's
+      if (!as.Apply(tracee_).ok() && !tracee_.GetRegisters(probe).ok()) {
         in_guest_.store(false, std::memory_order_seq_cst);
         return Died(SIGKILL);
       }
@@ -131,7 +165,10 @@ Event PtraceContext::Switch(AddressSpace& address_space, Registers& regs) {
     if (WSTOPSIG(*status) == (SIGTRAP | 0x80)) [[likely]] {
       // `syscall` leaves the return address in rcx. The other ways in (int 0x80, sysenter) are not ours to serve: a
       // kernel without 32-bit emulation raises a general protection fault.
-      if (regs.gp.rcx != regs.gp.rip) return FaultEvent{SIGSEGV, SI_KERNEL, 0};
+      if (regs.gp.rcx != regs.gp.rip) [[unlikely]] {
+        if (regs.gp.cs == kUserCs) regs.gp.rip -= 2;  // int 0x80, which is two bytes long, faults where it stands
+        return FaultEvent{SIGSEGV, SI_KERNEL, 0};
+      }
       return SyscallEvent{};
     }
     bool resume = false;
@@ -215,6 +252,8 @@ Result<std::unique_ptr<Context>> PtraceContext::Clone(bool same_space) {
     int64_t tid = TRY(tracee_.Call(stub::TrampolineEntries().clone_thread, SYS_clone, {kThreadFlags, 0, 0, 0, 0, 0}));
     if (tid < 0) return tid == -EAGAIN || tid == -ENOMEM ? kEAGAIN : static_cast<Errno>(-tid);
     child->spare_thread_ = static_cast<pid_t>(tid);
+    child->spare_space_ = space_;
+    space_->AddSpare();
   } else {
     child->new_state_ = TRY(GetExtendedState());
   }

@@ -40,6 +40,10 @@ class PtraceContext final : public Context {
  private:
   Result<void> Bind(PtraceAddressSpace& as);
   void Unbind();
+  // Ends the thread that Clone made for this context when it is not going to run there.
+  void DropSpare();
+  // Ends the whole stub through `tracee_`, its last thread, and reaps it.
+  void KillStub();
   Event Classify(int status, Registers& regs, bool& resume);
   ExitEvent Died(int status);
 
@@ -47,9 +51,9 @@ class PtraceContext final : public Context {
   Seat seat_;
   Tracee tracee_;
   RefPtr<PtraceAddressSpace> space_;
-  pid_t spare_thread_ = 0;                  // made by Clone(same_space), not yet attached
+  pid_t spare_thread_ = 0;  // made by Clone(same_space) in spare_space_, not yet attached
+  RefPtr<PtraceAddressSpace> spare_space_;
   std::optional<ExtendedState> new_state_;  // to be loaded at the next Bind
-  int last_status_ = 0;
 
   std::atomic<bool> in_guest_{false};
   std::atomic<bool> interrupt_{false};

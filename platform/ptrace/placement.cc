@@ -128,15 +128,18 @@ void Seat::Sit(pid_t carrier, pid_t tracee) {
   if (tracee != 0) Pin(tracee, placement_.cpus_[cpu()]);
 }
 
-void Seat::OnPark() { placement_.Leave(*this); }
+void Seat::OnPark() {
+  MutexLock lock(placement_.mu_);  // the balancer may be moving this seat, and its count with it
+  placement_.Leave(*this);
+}
 
 void Seat::OnUnpark() {
+  MutexLock lock(placement_.mu_);
   int here = placement_.Load(cpu());
   int idlest = placement_.Idlest();
   crowded_wakes_ = here > placement_.Load(idlest) ? crowded_wakes_ + 1 : 0;
   if (crowded_wakes_ >= Placement::kCrowdedWakes) {
     crowded_wakes_ = 0;
-    MutexLock lock(placement_.mu_);
     MoveLocked(idlest);
   }
   placement_.Enter(*this);

@@ -66,8 +66,8 @@ class Placement {
   void Leave(Seat& seat);
   void Balance();
 
-  std::vector<int> cpus_;                   // host CPU numbers
-  std::vector<std::atomic<int>> active_;    // per index of cpus_
+  std::vector<int> cpus_;                 // host CPU numbers
+  std::vector<std::atomic<int>> active_;  // per index of cpus_
   Mutex mu_{LockRank::kScheduler};
   std::vector<Seat*> seats_ ABSL_GUARDED_BY(mu_);
   std::atomic<bool> balancing_{false};

@@ -42,7 +42,9 @@ std::string WhyUnavailable() {
   }
   std::string why;
   if (ptrace(PTRACE_SEIZE, pid, nullptr, PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD) != 0) {
-    why = "ptrace: this process may not trace its own children (seccomp profile, yama ptrace_scope 3, or a nested sandbox)";
+    why =
+        "ptrace: this process may not trace its own children (seccomp profile, yama ptrace_scope 3, or a nested "
+        "sandbox)";
   } else {
     int status;
     ptrace(PTRACE_INTERRUPT, pid, nullptr, nullptr);

@@ -12,6 +12,7 @@
 #include <thread>
 #include <vector>
 
+#include "platform/base/log.h"
 #include "platform/fiber/clock.h"
 #include "platform/fiber/thread.h"
 #include "platform/ptrace/ptrace_platform.h"
@@ -26,6 +27,7 @@ constexpr GuestAddr kData = 0x500000;
 class PtraceTest : public testing::Test {
  protected:
   PtraceTest() {
+    SetLog(2, LogLevel::kWarning);
     auto platform = ptrace_platform::Create({});
     EXPECT_TRUE(platform.ok());
     platform_ = std::move(*platform);
@@ -67,9 +69,9 @@ class PtraceTest : public testing::Test {
 };
 
 TEST_F(PtraceTest, SystemCallsStopWithTheirRegistersAndReturn) {
-  Code({0xb8, 0x6e, 0, 0, 0,        // mov $110, %eax
-        0xbf, 0x07, 0, 0, 0,        // mov $7, %edi
-        0x0f, 0x05,                 // syscall
+  Code({0xb8, 0x6e, 0,    0, 0,           // mov $110, %eax
+        0xbf, 0x07, 0,    0, 0,           // mov $7, %edi
+        0x0f, 0x05,                       // syscall
         0x89, 0x04, 0x25, 0, 0, 0x50, 0,  // mov %eax, 0x500000
         0x0f, 0x05, 0xf4});
   ASSERT_TRUE(std::holds_alternative<SyscallEvent>(Run()));
@@ -162,9 +164,9 @@ TEST_F(PtraceTest, InterruptEndsAnEndlessLoop) {
 
 TEST_F(PtraceTest, ThreadsShareTheAddressSpace) {
   // Each thread adds 1 to a word 1000 times and makes a call.
-  Code({0xb9, 0xe8, 0x03, 0, 0,                     // mov $1000, %ecx
-        0xf0, 0xff, 0x04, 0x25, 0, 0, 0x50, 0,      // lock incl 0x500000
-        0xff, 0xc9, 0x75, 0xf4,                     // dec %ecx; jnz
+  Code({0xb9, 0xe8, 0x03, 0, 0,                 // mov $1000, %ecx
+        0xf0, 0xff, 0x04, 0x25, 0, 0, 0x50, 0,  // lock incl 0x500000
+        0xff, 0xc9, 0x75, 0xf4,                 // dec %ecx; jnz
         0x0f, 0x05});
   ASSERT_TRUE(std::holds_alternative<SyscallEvent>(Run()));
   std::vector<std::unique_ptr<Context>> children;

@@ -53,6 +53,11 @@ StubPool::~StubPool() {
   if (commands_ != nullptr) munmap(commands_, size_t{kMaxStubs} * 4096);
 }
 
+stub::Command* StubPool::CommandsAt(uint32_t page) const {
+  // In bytes: a page is no multiple of a command.
+  return reinterpret_cast<stub::Command*>(reinterpret_cast<std::byte*>(commands_) + size_t{page} * 4096);
+}
+
 Result<ReadyStub> StubPool::Make() {
   uint32_t page;
   {
@@ -74,7 +79,7 @@ Result<ReadyStub> StubPool::Make() {
   TRY(zygote_.SetRegisters(regs));
   Result<int64_t> pid =
       zygote_.Call(stub::TrampolineEntries().clone_process, SYS_clone, {CLONE_FILES | SIGCHLD, 0, 0, 0, 0, 0});
-  if (pid.ok() && *pid > 0) return ReadyStub{static_cast<pid_t>(*pid), page, commands_ + size_t{page} * 4096 / sizeof(stub::Command)};
+  if (pid.ok() && *pid > 0) return ReadyStub{static_cast<pid_t>(*pid), page, CommandsAt(page)};
   Return(page);
   return pid.ok() ? static_cast<Errno>(-*pid) : pid.error();
 }

@@ -43,6 +43,7 @@ class StubPool {
 
   StubPool() = default;
   void Run();
+  stub::Command* CommandsAt(uint32_t page) const;
   Result<ReadyStub> Make();
 
   pid_t zygote_pid_ = 0;

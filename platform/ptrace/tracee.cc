@@ -1,11 +1,11 @@
 #include "platform/ptrace/tracee.h"
 
-#include <sched.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "platform/fiber/parker.h"
 #include "platform/stub/layout.h"
 
 #ifndef PTRACE_SYSEMU
@@ -51,7 +51,8 @@ Result<void> Tracee::Attach() {
     if (regs.rip >= e.idle && regs.rip < e.idle_end) return {};
     // Still on its way there: it was made a moment ago.
     if (Ptrace(PTRACE_CONT, tid_, nullptr, nullptr) != 0) return kESRCH;
-    sched_yield();
+    Parker pause;
+    pause.Park(DeadlineAfter(20'000));
   }
 }
 

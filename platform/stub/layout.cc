@@ -13,10 +13,10 @@ uint64_t Address(const char* label) { return kText + static_cast<uint64_t>(label
 }  // namespace
 
 const Entries& TrampolineEntries() {
-  static const Entries entries = {Address(moat_trampoline_syscall),       Address(moat_trampoline_batch),
-                                  Address(moat_trampoline_clone_thread),  Address(moat_trampoline_clone_process),
-                                  Address(moat_trampoline_idle),          Address(moat_trampoline_idle_end),
-                                  Address(moat_trampoline_exit),          Address(moat_trampoline_zygote)};
+  static const Entries entries = {Address(moat_trampoline_syscall),      Address(moat_trampoline_batch),
+                                  Address(moat_trampoline_clone_thread), Address(moat_trampoline_clone_process),
+                                  Address(moat_trampoline_idle),         Address(moat_trampoline_idle_end),
+                                  Address(moat_trampoline_exit),         Address(moat_trampoline_zygote)};
   return entries;
 }
 

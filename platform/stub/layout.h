@@ -8,10 +8,10 @@
 namespace moat::stub {
 
 inline constexpr uint64_t kStubBase = 0x7ffffffe0000;
-inline constexpr uint64_t kText = kStubBase;              // the trampoline, read and execute
-inline constexpr uint64_t kCommands = kStubBase + 0x1000; // one page of Command, read only here, written by the sentry
-inline constexpr uint64_t kUserEnd = 0x7ffffffff000;      // TASK_SIZE_MAX of Linux on x86-64
-inline constexpr uint64_t kMinAddress = 0x10000;          // vm.mmap_min_addr
+inline constexpr uint64_t kText = kStubBase;               // the trampoline, read and execute
+inline constexpr uint64_t kCommands = kStubBase + 0x1000;  // one page of Command, read only here, written by the sentry
+inline constexpr uint64_t kUserEnd = 0x7ffffffff000;       // TASK_SIZE_MAX of Linux on x86-64
+inline constexpr uint64_t kMinAddress = 0x10000;           // vm.mmap_min_addr
 
 // One host call of a batch, as trampoline.S reads it.
 struct Command {
@@ -23,13 +23,13 @@ inline constexpr int kMaxCommands = 4096 / sizeof(Command);
 
 // Addresses of the trampoline's entries in a stub.
 struct Entries {
-  uint64_t syscall;       // one host call with the registers as they are, then a breakpoint
-  uint64_t batch;         // rbx: commands, r12: count; r13: the first error or 0; then a breakpoint
-  uint64_t clone_thread;  // a clone call; the new thread idles, the caller comes to a breakpoint
-  uint64_t clone_process; // the same for a new stub: it maps its command page (r13: fd, r12: offset), then idles
+  uint64_t syscall;        // one host call with the registers as they are, then a breakpoint
+  uint64_t batch;          // rbx: commands, r12: count; r13: the first error or 0; then a breakpoint
+  uint64_t clone_thread;   // a clone call; the new thread idles, the caller comes to a breakpoint
+  uint64_t clone_process;  // the same for a new stub: it maps its command page (r13: fd, r12: offset), then idles
   uint64_t idle, idle_end;
-  uint64_t exit;          // ends the calling thread
-  uint64_t zygote;        // unmaps everything but the trampoline, then idles
+  uint64_t exit;    // ends the calling thread
+  uint64_t zygote;  // unmaps everything but the trampoline, then idles
 };
 const Entries& TrampolineEntries();
 
