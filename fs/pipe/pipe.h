@@ -90,6 +90,7 @@ class PipeEnd final : public File {
   // A FIFO opened for one side in blocking mode: has the other side been opened? Until then open(2) waits on
   // wait_queue() for EPOLLIN | EPOLLOUT.
   bool OpenComplete() const;
+  Result<void> FinishOpen(const VfsContext&) override { return OpenComplete() ? Result<void>() : kEAGAIN; }
 
   Result<size_t> Read(const VfsContext&, IoDest& dst) override { return pipe_->Read(dst); }
   Result<size_t> Write(const VfsContext&, IoSource& src) override {
@@ -114,6 +115,9 @@ struct PipePair {
 };
 // pipe2(2). `flags`: O_NONBLOCK, O_DIRECT. `uid`, `gid`: the creator's.
 PipePair CreatePipe(int flags, Kuid uid, Kgid gid);
+
+// Makes the VFS open FIFOs with OpenFifo. Once, at boot.
+void RegisterFifos();
 
 // Opens the FIFO at `path`. kENXIO: O_WRONLY | O_NONBLOCK and no reader. The file may still have to wait for its peer:
 // PipeEnd::OpenComplete.

@@ -6,6 +6,7 @@
 #include <sys/ioctl.h>
 
 #include "fs/pipe/pipe.h"
+#include "fs/vfs/special_file.h"
 #include "fs/vfs/vfs.h"
 #include "platform/usermem/user_ptr.h"
 
@@ -107,5 +108,7 @@ Result<RefPtr<File>> OpenFifo(const VfsContext&, const VfsPath& path, OpenFlags 
   if (flags.writable() && !flags.readable() && (flags.flags & O_NONBLOCK) && !pipe->HasReaders()) return kENXIO;
   return MakeRef<PipeEnd>(path, flags, std::move(pipe));
 }
+
+void RegisterFifos() { vfs::SetFifoOpener(OpenFifo); }
 
 }  // namespace moat

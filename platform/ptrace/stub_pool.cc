@@ -46,6 +46,12 @@ StubPool::~StubPool() {
   }
   parker_.Unpark();
   if (thread_.joinable()) thread_.Join();
+  // While the zygote lives, its stubs need nobody to reap them.
+  {
+    MutexLock lock(mu_);
+    for (const ReadyStub& s : ready_) syscall(SYS_tgkill, s.pid, s.pid, SIGKILL);
+    ready_.clear();
+  }
   if (zygote_pid_ != 0) {
     kill(zygote_pid_, SIGKILL);  // its stubs follow it
     waitpid(zygote_pid_, nullptr, __WALL);
@@ -71,11 +77,12 @@ Result<ReadyStub> StubPool::Make() {
       return kEAGAIN;
     }
   }
-  // r12 and r13 reach the child as they are: offset and descriptor of its command page.
+  // These reach the child as they are: offset and descriptor of its command page, and its parent.
   user_regs_struct regs;
   TRY(zygote_.GetRegisters(regs));
   regs.r12 = uint64_t{page} * 4096;
   regs.r13 = static_cast<uint64_t>(commands_fd_.get());
+  regs.r14 = static_cast<uint64_t>(zygote_pid_);
   TRY(zygote_.SetRegisters(regs));
   Result<int64_t> pid =
       zygote_.Call(stub::TrampolineEntries().clone_process, SYS_clone, {CLONE_FILES | SIGCHLD, 0, 0, 0, 0, 0});

@@ -43,7 +43,14 @@ Result<void> Tracee::Attach() {
   for (;;) {
     if (Ptrace(PTRACE_INTERRUPT, tid_, nullptr, nullptr) != 0) return kESRCH;
     int status;
-    if (wait4(tid_, &status, __WALL, nullptr) != tid_ || !WIFSTOPPED(status)) return kESRCH;
+    pid_t got;
+    do {
+      got = wait4(tid_, &status, __WALL, nullptr);
+    } while (got < 0 && errno == EINTR);
+    if (got != tid_ || !WIFSTOPPED(status)) {
+      attached_ = false;
+      return kESRCH;
+    }
     user_regs_struct regs;
     TRY(GetRegisters(regs));
     const stub::Entries& e = stub::TrampolineEntries();
@@ -91,6 +98,8 @@ Result<user_regs_struct> Tracee::RunToBreakpoint(const user_regs_struct& regs) {
   for (;;) {
     int status = TRY(Run(PTRACE_CONT));
     if (!WIFSTOPPED(status)) return kESRCH;
+    // A fault in the trampoline comes back for ever: the stub is broken.
+    if (status >> 16 == 0 && (WSTOPSIG(status) == SIGSEGV || WSTOPSIG(status) == SIGBUS)) return kESRCH;
     if (WSTOPSIG(status) != SIGTRAP || status >> 16 != 0) continue;  // an interrupt: its flag is looked at later
     user_regs_struct after;
     TRY(GetRegisters(after));

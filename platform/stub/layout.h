@@ -26,7 +26,8 @@ struct Entries {
   uint64_t syscall;        // one host call with the registers as they are, then a breakpoint
   uint64_t batch;          // rbx: commands, r12: count; r13: the first error or 0; then a breakpoint
   uint64_t clone_thread;   // a clone call; the new thread idles, the caller comes to a breakpoint
-  uint64_t clone_process;  // the same for a new stub: it maps its command page (r13: fd, r12: offset), then idles
+  uint64_t clone_process;  // the same for a new stub: it maps its command page (r13: fd, r12: offset;
+                           // r14: the zygote's pid), then idles
   uint64_t idle, idle_end;
   uint64_t exit;    // ends the calling thread
   uint64_t zygote;  // unmaps everything but the trampoline, then idles

@@ -50,6 +50,10 @@ moat_trampoline_clone_process:
         movl $1, %edi
         movl $9, %esi
         syscall
+        movl $110, %eax                 // getppid(): a zygote that died before the prctl would go unnoticed
+        syscall
+        cmpq %r14, %rax
+        jne moat_trampoline_exit
         movl $9, %eax                   // mmap(kCommands, 4096, PROT_READ, MAP_SHARED | MAP_FIXED, r13, r12)
         movabsq $0x7ffffffe1000, %rdi
         movl $4096, %esi

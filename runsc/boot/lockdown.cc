@@ -1,7 +1,12 @@
 #include "runsc/boot/lockdown.h"
 
 #include <malloc.h>
+#include <sys/rseq.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
 
 #include "platform/base/log.h"
 #include "runsc/error/error.h"
@@ -19,6 +24,15 @@ void PrepareLibraries() {
   // Fixed thresholds: the automatic ones turn mmap and munmap into mremap and back.
   mallopt(M_MMAP_THRESHOLD, 1 << 20);
   mallopt(M_TRIM_THRESHOLD, 64 << 20);
+  // A thread inherits from its creator whether it registers itself for restartable sequences, and ends the process
+  // when that fails then: the first one withdraws, so that none asks (rseq(2), glibc's pthread_create).
+  if (__rseq_size != 0) {
+    // The area was registered with the size of the first ABI, whatever part of it is in use.
+    unsigned size = std::max(32u, static_cast<unsigned>(__rseq_size));
+    if (syscall(SYS_rseq, static_cast<char*>(__builtin_thread_pointer()) + __rseq_offset, size, RSEQ_FLAG_UNREGISTER,
+                RSEQ_SIG) != 0)
+      MOAT_LOG(kWarning, "cannot withdraw from restartable sequences: {}", ErrnoText(errno));
+  }
   tzset();  // would open a file at the first use
 }
 

@@ -2,6 +2,7 @@
 
 #include "fs/devfs/devfs.h"
 #include "fs/devpts/devpts.h"
+#include "fs/pipe/pipe.h"
 #include "fs/tmpfs/tmpfs.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/random.h"
@@ -20,6 +21,7 @@ namespace moat {
 void RegisterTypes(Kernel& kernel) {
   RegisterDevices(FillRandom);
   RegisterTmpfs(kernel.memory_file());
+  RegisterFifos();
   RegisterDevpts();
   RegisterProcfs(kernel);
   RegisterSysfs(kernel);

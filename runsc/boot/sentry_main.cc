@@ -18,6 +18,7 @@
 #include "runsc/boot/register_types.h"
 #include "runsc/error/error.h"
 #include "runsc/seccomp/filters.h"
+#include "sentry/kernel/random.h"
 
 namespace moat {
 namespace {
@@ -74,6 +75,7 @@ absl::Status Boot(ContainerState& state) {
   if (!wrapped.ok()) return Failed("take over stdio: {}", ErrnoText(wrapped.error()));
   state.stdio = *std::move(wrapped);
 
+  SeedRandom();
   // Threads and descriptors that later code would otherwise make on first use.
   StartTimerThread();
   HostPoller::Get();

@@ -43,7 +43,7 @@ int RunGofer(GoferConfig config) {
     config.proc_self_fd.Reset(open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC));
     if (!config.proc_self_fd.valid()) return Fail("cannot open /proc/self/fd", errno);
   }
-  gofer::RaiseFileLimit();
+  gofer::RaiseFileLimits();
   if (config.lock_down) {
     signal(SIGPIPE, SIG_IGN);
     Result<void> dropped = gofer::DropCapabilities();

@@ -1,6 +1,7 @@
 #include "runsc/gofer/lockdown.h"
 
 #include <linux/capability.h>
+#include <signal.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -23,7 +24,14 @@ constexpr KeptCapability kKept[] = {
 
 }  // namespace
 
-void RaiseFileLimit() {
+void RaiseFileLimits() {
+  // The sentry applies the guest's limit on file sizes; the gofer's own must not end it.
+  signal(SIGXFSZ, SIG_IGN);
+  rlimit size;
+  if (getrlimit(RLIMIT_FSIZE, &size) == 0) {
+    size.rlim_cur = size.rlim_max;
+    setrlimit(RLIMIT_FSIZE, &size);
+  }
   rlimit limit;
   if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
   // With CAP_SYS_RESOURCE the hard limit goes up too; without, the soft one up to it.

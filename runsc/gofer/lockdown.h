@@ -6,8 +6,8 @@
 
 namespace moat::gofer {
 
-// Raises RLIMIT_NOFILE as far as it goes: every object that the sentry knows is a descriptor here.
-void RaiseFileLimit();
+// Raises RLIMIT_NOFILE and RLIMIT_FSIZE as far as they go: every object that the sentry knows is a descriptor here.
+void RaiseFileLimits();
 
 // Keeps the capabilities that file access on behalf of the container's root needs, drops all others from all
 // sets and sets no_new_privs. Per thread: to be called before other threads exist.

@@ -19,6 +19,8 @@ namespace {
 void ResetSignals() {
   for (int signo = 1; signo < NSIG; ++signo) signal(signo, SIG_DFL);
   signal(SIGPIPE, SIG_IGN);
+  // The caller's RLIMIT_FSIZE is the sandbox's, which answers for it; a host write past it must not end the sentry.
+  signal(SIGXFSZ, SIG_IGN);
   sigset_t none;
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, nullptr);

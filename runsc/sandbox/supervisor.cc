@@ -58,7 +58,7 @@ absl::Status Supervisor::WaitReady() {
     if (fds[0].revents != 0) {
       Result<Message> message = processes_.sentry.channel.Receive();
       if (!message.ok()) {
-        ReapEnded();
+        WaitForSentry();
         return Failed("the sandbox ended while it booted");
       }
       HandleMessage(*std::move(message));
@@ -138,6 +138,14 @@ void Supervisor::ReapEnded() {
   }
 }
 
+// Its end of the channel is closed, which only death does.
+void Supervisor::WaitForSentry() {
+  kill(processes_.sentry.pid, SIGKILL);
+  siginfo_t info = {};
+  waitid(P_PID, processes_.sentry.pid, &info, WEXITED | WNOWAIT);
+  ReapEnded();
+}
+
 int Supervisor::Run() {
   while (!exited_ && !died_) {
     pollfd fds[] = {{processes_.sentry.channel.fd(), POLLIN, 0},
@@ -156,13 +164,7 @@ int Supervisor::Run() {
         HandleMessage(*std::move(message));
         continue;
       }
-      // Closed: only death does that. Wait for it below.
-      kill(processes_.sentry.pid, SIGKILL);
-      int status = 0;
-      siginfo_t info = {};
-      waitid(P_PID, processes_.sentry.pid, &info, WEXITED | WNOWAIT);
-      (void)status;
-      ReapEnded();
+      WaitForSentry();
       break;
     }
     if (fds[1].revents != 0) HandleSignal();

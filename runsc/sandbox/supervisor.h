@@ -34,6 +34,7 @@ class Supervisor {
   void AcceptClient();
   // What ended, for the message; reaps.
   void ReapEnded();
+  void WaitForSentry();
 
   SandboxProcesses processes_;
   Options options_;

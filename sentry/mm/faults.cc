@@ -189,19 +189,21 @@ FaultOutcome MemoryManager::HandleFault(const FaultEvent& event, const MmLimits&
   }
   if (!outcome.resolved()) return outcome;
   if (changes_.load(std::memory_order_relaxed) == before) {
-    // Nothing had to be done: another thread was faster, or the fault is real. It is real when it comes back
-    // although nothing changed. A known access that the area allows means that the stub lost the mapping.
+    // Nothing had to be done: another thread was faster, or the fault is real. It is real when the same thread has it
+    // again although nothing changed.
     MutexLock mapping(mapping_mu_);
-    if (last_late_fault_ == event.address && last_late_changes_ == before) {
-      last_late_changes_ = ~0ull;
-      if (!known) return kAccErr;
+    LateFault& late = late_faults_[(reinterpret_cast<uintptr_t>(caller) >> 6) % kLateFaults];
+    if (late.caller == caller && late.address == event.address && late.changes == before) {
+      late = LateFault{};
+      return event.si_code == SEGV_MAPERR ? kMapErr : kAccErr;
+    }
+    if (known || event.si_code == SEGV_MAPERR) {
+      // The area allows it and the page is there: order it once more, in case that the host had refused it.
       MutexLock pages(pages_mu_);
       PageMap::iterator run = pages_.Find(event.address);
       if (run != pages_.end()) MapRun(run->second);
-    } else {
-      last_late_fault_ = event.address;
-      last_late_changes_ = before;
     }
+    late = LateFault{caller, event.address, changes_.load(std::memory_order_relaxed)};
   }
   // The host refuses more mappings: the guest cannot go on here.
   if (!Finish(caller).ok()) return kMapErr;

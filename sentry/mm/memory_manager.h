@@ -325,9 +325,14 @@ class MemoryManager final : public RefCounted, public GuestMemory, public Mappin
   GuestAddr search_top_ ABSL_GUARDED_BY(mapping_mu_);
   uint64_t largest_skipped_ ABSL_GUARDED_BY(mapping_mu_) = 0;
   MmUsage totals_ ABSL_GUARDED_BY(mapping_mu_);
-  // The last fault that found nothing to do, see HandleFault.
-  GuestAddr last_late_fault_ ABSL_GUARDED_BY(mapping_mu_) = 0;
-  uint64_t last_late_changes_ ABSL_GUARDED_BY(mapping_mu_) = ~0ull;
+  // The last faults that found nothing to do, by thread; see HandleFault.
+  struct LateFault {
+    const Context* caller = nullptr;
+    GuestAddr address = 0;
+    uint64_t changes = ~0ull;
+  };
+  static constexpr size_t kLateFaults = 8;
+  LateFault late_faults_[kLateFaults] ABSL_GUARDED_BY(mapping_mu_);
 
   Mutex pages_mu_{LockRank::kMmPages};
   PageMap pages_ ABSL_GUARDED_BY(pages_mu_);

@@ -1,10 +1,12 @@
 // open(2), openat2(2), creat(2).
 #include <fcntl.h>
 #include <linux/openat2.h>
+#include <sys/epoll.h>
 
 #include <cstring>
 
 #include "fs/vfs/vfs.h"
+#include "sentry/kernel/blocking.h"
 #include "sentry/kernel/fs_call.h"
 #include "sentry/kernel/task.h"
 #include "sentry/syscalls/handlers.h"
@@ -30,6 +32,10 @@ Result<int64_t> OpenAt(Task& t, int dirfd, UserString path, vfs::OpenOptions opt
   VfsPath at = absolute ? fs.ctx().root : TRY(t.DirFd(dirfd));
   bool cloexec = (options.flags & O_CLOEXEC) != 0;
   RefPtr<File> file = TRY(vfs::Open(fs, at, name, options));
+  // A FIFO waits for its other side; a signal ends that, and the description with it.
+  if (!file->nonblocking()) {
+    TRY(BlockingOp(t, file->wait_queue(), EPOLLIN | EPOLLOUT, kNoDeadline, [&] { return file->FinishOpen(fs); }));
+  }
   return TRY(t.InstallFd(std::move(file), cloexec));
 }
 
