@@ -5,6 +5,7 @@
 #include "fs/pipe/pipe.h"
 #include "fs/tmpfs/tmpfs.h"
 #include "sentry/kernel/kernel.h"
+#include "sentry/ipc/mqueue_namespace.h"
 #include "sentry/kernel/random.h"
 #include "sentry/procfs/procfs.h"
 #include "sentry/socket/unix_socket_file.h"
@@ -26,10 +27,12 @@ void RegisterTypes(Kernel& kernel) {
   RegisterProcfs(kernel);
   RegisterSysfs(kernel);
   RegisterUnixSockets();
+  RegisterMqueue(kernel);
 #ifdef MOAT_HAS_SYSFS
   RegisterSysfs(kernel);
 #endif
   RegisterUnixSockets();
+  RegisterMqueue(kernel);
   InstallSyscallTable();
 }
 
