@@ -22,6 +22,7 @@ class Mount : public RefCounted {
   bool read_only() const;             // the mount or its file system
   uint64_t id() const;                // mnt_id
   const std::string& source() const;  // /proc/mounts' first field
+  bool detached() const;              // in no namespace
   ~Mount() override;
 
   struct Impl;

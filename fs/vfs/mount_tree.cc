@@ -47,6 +47,10 @@ FileSystem& Mount::fs() const { return *impl_->fs; }
 RefPtr<Dentry> Mount::root() const { return impl_->root; }
 uint64_t Mount::flags() const { return impl_->flags.load(std::memory_order_relaxed); }
 bool Mount::read_only() const { return (flags() & MS_RDONLY) != 0 || impl_->fs->read_only(); }
+bool Mount::detached() const {
+  ReaderLock lock(MountLock());
+  return impl_->ns == nullptr;
+}
 uint64_t Mount::id() const { return impl_->id; }
 const std::string& Mount::source() const { return impl_->source; }
 
