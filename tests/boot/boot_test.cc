@@ -10,10 +10,10 @@
 #include "fs/pipe/pipe.h"
 #include "fs/tmpfs/tmpfs.h"
 #include "fs/vfs/vfs.h"
+#include "platform/base/log.h"
 #include "platform/fiber/timer.h"
 #include "platform/memory/safe_copy.h"
 #include "platform/registry.h"
-#include "platform/base/log.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/random.h"
 #include "sentry/syscalls/dispatch.h"
@@ -102,7 +102,8 @@ TEST_P(Boot, Scenario) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Guest, Boot,
-                         testing::Values("hello", "fork", "threads", "signals", "exec", "thread-exec", "memory", "many"));
+                         testing::Values("hello", "fork", "threads", "signals", "exec", "thread-exec", "memory",
+                                         "many"));
 
 TEST(BootErrors, AMissingProgramIsAnErrno) {
   Sandbox& s = TheSandbox();
