@@ -10,7 +10,7 @@ namespace moat {
 
 class HostMappable final : public Mappable {
  public:
-  explicit HostMappable(RefPtr<HostInode> inode) : inode_(std::move(inode)) {}
+  explicit HostMappable(RefPtr<HostInode> inode) : fs_(&inode->fs()), inode_(std::move(inode)) {}
 
   Result<HostPages> Translate(uint64_t offset, uint64_t length, bool write) override;
   // Nothing needs to be withdrawn: a truncation on the host takes the pages out of every mapping by itself.
@@ -23,6 +23,8 @@ class HostMappable final : public Mappable {
 
  private:
   ~HostMappable() override;
+  // A mapping may be the last that is left of an unmounted file system. Destroyed after the inode.
+  const RefPtr<FileSystem> fs_;
   const RefPtr<HostInode> inode_;
 };
 

@@ -41,15 +41,15 @@ Mappable::Identity OverlayMappable::identity() const {
 Result<void> OverlayMappable::Sync(uint64_t offset, uint64_t length) { return Current()->Sync(offset, length); }
 
 void OverlayMappable::SwitchTo(RefPtr<Mappable> next) {
-  RefPtr<Mappable> before;  // given back after the lock is gone
   MutexLock lock(mu_);
   if (current_ == next.get()) return;
-  before = std::move(current_);
+  // It happens once: an upper object stays.
+  previous_ = std::move(current_);
   current_ = std::move(next);
   for (const Mapping& m : mappings_) {
     // The new layer is writable and private: it has no reason to refuse.
     (void)current_->AddMapping(*m.space, m.start, m.end, m.offset, m.shared_writable);
-    before->RemoveMapping(*m.space, m.start, m.end, m.offset, m.shared_writable);
+    previous_->RemoveMapping(*m.space, m.start, m.end, m.offset, m.shared_writable);
     m.space->InvalidateMapping(m.start, m.end);
   }
 }

@@ -14,7 +14,7 @@ namespace moat {
 class OverlayMappable final : public Mappable {
  public:
   OverlayMappable(RefPtr<OverlayInode> inode, RefPtr<Mappable> current)
-      : inode_(std::move(inode)), current_(std::move(current)) {}
+      : fs_(&inode->fs()), inode_(std::move(inode)), current_(std::move(current)) {}
 
   Result<HostPages> Translate(uint64_t offset, uint64_t length, bool write) override;
   Result<void> AddMapping(MappingSpace& space, GuestAddr start, GuestAddr end, uint64_t offset,
@@ -38,9 +38,13 @@ class OverlayMappable final : public Mappable {
     bool shared_writable;
     auto operator<=>(const Mapping&) const = default;
   };
+  // A mapping may be the last that is left of an unmounted file system. Destroyed after the inode.
+  const RefPtr<FileSystem> fs_;
   const RefPtr<OverlayInode> inode_;
   Mutex mu_{LockRank::kOverlayMappable};
   RefPtr<Mappable> current_ ABSL_GUARDED_BY(mu_);
+  // Keeps the descriptors of an answer that mm got just before the switch.
+  RefPtr<Mappable> previous_ ABSL_GUARDED_BY(mu_);
   std::multiset<Mapping> mappings_ ABSL_GUARDED_BY(mu_);
 };
 

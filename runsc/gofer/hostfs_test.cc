@@ -173,6 +173,14 @@ TEST_P(HostFsTest, MappingsTranslateToTheDonatedDescriptor) {
   EXPECT_EQ(kENXIO, m->Translate(8192, 4096, false).error());
 }
 
+TEST_P(HostFsTest, AMappingOutlivesTheMount) {
+  tree_.Write("file", "mapped");
+  RefPtr<Mappable> m = vfs().Open("/file", O_RDONLY).value()->GetMappable().value();
+  vfs_.reset();
+  fs_.reset();
+  EXPECT_TRUE(m->Translate(0, 4096, false).ok());
+}
+
 TEST_P(HostFsTest, FifosAndDevicesAreNotOpenedOnTheHost) {
   ASSERT_EQ(0, mkfifo((tree_ / "fifo").c_str(), 0644));
   RefPtr<Inode> fifo = vfs().Resolve("/fifo")->dentry->inode();
