@@ -26,7 +26,7 @@ MemoryManager::~MemoryManager() {
       if (arena.length() != 0) deferred_.ranges.push_back(arena);
   }
   MutexLock pages(pages_mu_);
-  for (const FileRange& r : deferred_.ranges) env_.memory->Unref(r);
+  UnrefAll(*env_.memory, std::move(deferred_.ranges));
 }
 
 void MemoryManager::SetLayout(GuestAddr mmap_base, GuestAddr brk_start) {

@@ -2,6 +2,8 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
+
 namespace moat {
 
 uint8_t PageRun::AllowedHostProt() const { return writable_now() ? prot : static_cast<uint8_t>(prot & ~PROT_WRITE); }
@@ -21,6 +23,15 @@ void PageMap::JoinRange(GuestAddr start, GuestAddr end) {
     const size_t before = size();
     it = Join(it);
     if (size() == before) ++it;
+  }
+}
+
+void UnrefAll(MemoryFile& memory, std::vector<FileRange> ranges) {
+  std::sort(ranges.begin(), ranges.end(), [](const FileRange& a, const FileRange& b) { return a.start < b.start; });
+  for (size_t i = 0; i < ranges.size();) {
+    FileRange r = ranges[i++];
+    while (i < ranges.size() && ranges[i].start == r.end) r.end = ranges[i++].end;
+    memory.Unref(r);
   }
 }
 

@@ -10,6 +10,7 @@
 #define MOAT_SENTRY_MM_PAGE_MAP_H_
 
 #include <cstdint>
+#include <vector>
 
 #include "platform/base/ref_ptr.h"
 #include "platform/memory/mappable.h"
@@ -62,6 +63,9 @@ class PageMap : public RangeMap<PageRun> {
   // Joins every pair of runs in [start, end] that continue each other.
   void JoinRange(GuestAddr start, GuestAddr end);
 };
+
+// Gives up one reference on each range; neighbours together, so that the host is asked to free them at once.
+void UnrefAll(MemoryFile& memory, std::vector<FileRange> ranges);
 
 }  // namespace moat
 

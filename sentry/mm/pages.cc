@@ -331,7 +331,7 @@ Result<void> MemoryManager::Finish(Context* caller) {
     std::swap(done, deferred_);
   }
   Result<void> flushed = space_->Flush(caller);
-  for (const FileRange& r : done.ranges) env_.memory->Unref(r);
+  UnrefAll(*env_.memory, std::move(done.ranges));
   return flushed;  // the objects go here, without a lock held
 }
 
