@@ -28,11 +28,6 @@ void RegisterTypes(Kernel& kernel) {
   RegisterSysfs(kernel);
   RegisterUnixSockets();
   RegisterMqueue(kernel);
-#ifdef MOAT_HAS_SYSFS
-  RegisterSysfs(kernel);
-#endif
-  RegisterUnixSockets();
-  RegisterMqueue(kernel);
   InstallSyscallTable();
 }
 
