@@ -31,6 +31,7 @@ File::File(VfsPath path, OpenFlags flags) : path_(std::move(path)), flags_(flags
 File::~File() {
   Inode* i = path_.dentry ? path_.dentry->inode_ptr() : nullptr;
   if (i == nullptr) return;
+  if (opened_) i->opens.fetch_sub(1, std::memory_order_relaxed);
   if (opened_ && notify::AnyWatch()) notify::EmitOnPath(path_, writable() ? IN_CLOSE_WRITE : IN_CLOSE_NOWRITE);
   if (FileLockList* locks = i->locks_if_any()) locks->ReleaseDescription(this);
   if (holds_write_access_) i->PutWriteAccess();
@@ -38,6 +39,7 @@ File::~File() {
 
 void File::MarkOpened(bool holds_write_access) {
   opened_ = true;
+  path_.dentry->inode_ptr()->opens.fetch_add(1, std::memory_order_relaxed);
   holds_write_access_ = holds_write_access;
 }
 
@@ -85,6 +87,7 @@ Result<size_t> File::Read(const VfsContext& ctx, IoDest& dst) {
     MutexLock lock(offset_mu_);
     if (offset() == from + want) set_offset(from + moved);
   }
+  if (!n.ok() && n.error() == kESPIPE) return kEINVAL;  // see Write
   return n;
 }
 
@@ -137,6 +140,8 @@ Result<size_t> File::Write(const VfsContext& ctx, IoSource& src) {
     int64_t from = offset();
     Result<size_t> n = PWrite(ctx, src, from);
     if (n.ok()) set_offset(from + static_cast<int64_t>(*n));
+    // A file with neither read nor write of its own (epoll, a timerfd's write): read(2) and write(2) say EINVAL.
+    if (!n.ok() && n.error() == kESPIPE) return kEINVAL;
     return n;
   }
   TRY(RemovePrivileges(ctx, *path_.dentry->inode_ptr()));
@@ -161,6 +166,7 @@ Result<size_t> File::Write(const VfsContext& ctx, IoSource& src) {
     MutexLock lock(offset_mu_);
     if (offset() == from + want) set_offset(from + moved);
   }
+  if (!n.ok() && n.error() == kESPIPE) return kEINVAL;  // see Write
   return n;
 }
 
@@ -196,7 +202,7 @@ Result<int64_t> File::SeekWithin(int64_t offset, int whence, uint64_t size) {
       return kEINVAL;
   }
   int64_t to;
-  if (__builtin_add_overflow(base, offset, &to)) return kEOVERFLOW;
+  if (__builtin_add_overflow(base, offset, &to)) return kEINVAL;
   if (to < 0) return kEINVAL;
   set_offset(to);
   return to;

@@ -14,13 +14,13 @@ class TaskText final : public TaskOwned<TextInode> {
     return entry_.guard == TaskGuard::kRead ? CheckTaskAccess(ctx, *task_) : Result<void>();
   }
   Result<std::string> Generate(const VfsContext& ctx) override {
-    if (task_->exited() && !task_->thread_group().IsZombie()) return kESRCH;
+    if (IsGone(*task_)) return kESRCH;
     if (entry_.guard == TaskGuard::kReadAtUse) TRY(CheckTaskAccess(ctx, *task_));
     return entry_.generate(proc_, *task_, ctx);
   }
   Result<size_t> Store(const VfsContext& ctx, std::string_view text, int64_t offset) override {
     if (entry_.write == nullptr) return kEIO;
-    if (task_->exited()) return kESRCH;
+    if (IsGone(*task_)) return kESRCH;
     return entry_.write(proc_, *task_, ctx, text, offset);
   }
 
@@ -44,8 +44,17 @@ uint64_t TaskIno(Task& task, bool thread, uint32_t index) {
   return (id << 20) | (uint64_t{thread} << 19) | (index + 2);
 }
 
+bool IsGone(Task& task) {
+  if (!task.exited()) return false;
+  ThreadGroup& group = task.thread_group();
+  if (group.leader() != &task) return true;
+  // A leader stays, as a zombie or before its other threads, until the process is waited for and its id is free.
+  Kernel& kernel = task.kernel();
+  return kernel.FindThreadGroup(group.RootId(), *kernel.root_pid_ns()) != &group;
+}
+
 Result<void> CheckTaskAccess(const VfsContext& ctx, Task& task) {
-  if (task.exited() && !task.mm() && !task.thread_group().IsZombie()) return kESRCH;
+  if (IsGone(task)) return kESRCH;
   Task* caller = Caller(ctx);
   if (caller != nullptr && !caller->MayAccess(task, false)) return kEACCES;
   return {};
@@ -61,7 +70,7 @@ void TaskDir::Owner(Kuid& uid, Kgid& gid) {
 }
 
 Result<RefPtr<Inode>> TaskDir::Lookup(const VfsContext& ctx, std::string_view name) {
-  if (task_->exited() && !task_->thread_group().IsZombie() && task_->thread_group().task_count() == 0) return kESRCH;
+  if (IsGone(*task_)) return kESRCH;
   if (!proc_.MaySee(ctx, *task_, false)) return kEPERM;
   uint32_t index = 0;
   for (const TaskEntry& e : TaskEntries()) {

@@ -36,6 +36,8 @@ const std::vector<TaskEntry>& TaskEntries();
 // The inode number of entry `index` of a task's directory (0: the directory itself). Stable while the task lives.
 uint64_t TaskIno(Task& task, bool thread, uint32_t index);
 
+// True once the thread has ended and, for a leader, its process has been waited for.
+bool IsGone(Task& task);
 // kEACCES unless the caller may look into `task`; kESRCH once it is gone.
 Result<void> CheckTaskAccess(const VfsContext& ctx, Task& task);
 

@@ -116,10 +116,14 @@ Result<std::string> Maps(ProcFs&, Task& task, const VfsContext&) {
   std::string s;
   RefPtr<MemoryManager> mm = task.mm();
   if (!mm) return s;
-  mm->VisitVmas(0, [&](const VmaInfo& i) {
-    AddLine(s, i.vma);
-    return true;
-  });
+  const bool measure = false;
+  mm->VisitVmas(
+      0,
+      [&](const VmaInfo& i) {
+        AddLine(s, i.vma);
+        return true;
+      },
+      measure);
   return s;
 }
 
