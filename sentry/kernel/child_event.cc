@@ -17,7 +17,7 @@ SigInfo ChildSigInfo(ThreadGroup& child, ThreadGroup& parent, int signo, int cod
   }
   info.si_status = status;
   constexpr Nanos kTick = kNanosPerSec / 100;
-  const CpuTimes times = child.cpu_times_locked();
+  const CpuTimes times = child.cpu_times();
   info.si_utime = times.user / kTick;
   info.si_stime = times.system / kTick;
   return info;

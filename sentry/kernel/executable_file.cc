@@ -12,40 +12,54 @@ namespace {
 
 class VfsMappingSource final : public MappingSource {
  public:
-  VfsMappingSource(RefPtr<File> file, RefPtr<MountNamespace> mounts, VfsPath root)
-      : file_(std::move(file)), mounts_(std::move(mounts)), root_(std::move(root)) {}
+  VfsMappingSource(RefPtr<File> file, RefPtr<MountNamespace> mounts, VfsPath root, RefPtr<RefCounted> denial)
+      : file_(std::move(file)), mounts_(std::move(mounts)), root_(std::move(root)), denial_(std::move(denial)) {}
   std::string MapsName() const override { return mounts_->PathName(file_->path(), root_); }
 
  private:
   const RefPtr<File> file_;
   const RefPtr<MountNamespace> mounts_;
   const VfsPath root_;
+  const RefPtr<RefCounted> denial_;
+};
+
+// While one exists the inode cannot be opened for writing.
+class WriteDenial final : public RefCounted {
+ public:
+  static Result<RefPtr<WriteDenial>> Create(RefPtr<Inode> inode) {
+    TRY(inode->DenyWriteAccess());
+    return AdoptRef(new WriteDenial(std::move(inode)));
+  }
+  ~WriteDenial() override { inode_->AllowWriteAccess(); }
+
+ private:
+  explicit WriteDenial(RefPtr<Inode> inode) : inode_(std::move(inode)) {}
+  const RefPtr<Inode> inode_;
 };
 
 }  // namespace
 
 RefPtr<MappingSource> FileMappingSource(const VfsContext& ctx, RefPtr<File> file) {
-  return MakeRef<VfsMappingSource>(std::move(file), RefPtr<MountNamespace>(&ctx.mounts), ctx.root);
+  return MakeRef<VfsMappingSource>(std::move(file), RefPtr<MountNamespace>(&ctx.mounts), ctx.root, nullptr);
 }
 
-ExecutableFile::ExecutableFile(const VfsContext& ctx, RefPtr<File> file)
-    : file_(std::move(file)), mapping_source_(FileMappingSource(ctx, file_)), cred_(&ctx.cred), mounts_(&ctx.mounts) {}
-
-ExecutableFile::~ExecutableFile() { file_->inode()->AllowWriteAccess(); }
+// The mappings hold the denial, so that it lasts as long as the program runs.
+ExecutableFile::ExecutableFile(const VfsContext& ctx, RefPtr<File> file, RefPtr<RefCounted> denial)
+    : file_(std::move(file)),
+      mapping_source_(
+          MakeRef<VfsMappingSource>(file_, RefPtr<MountNamespace>(&ctx.mounts), ctx.root, std::move(denial))),
+      cred_(&ctx.cred),
+      mounts_(&ctx.mounts) {}
 
 Result<RefPtr<ExecutableFile>> ExecutableFile::Open(const VfsContext& ctx, const VfsPath& path) {
   RefPtr<Inode> inode = path.dentry->inode();
   if (!inode) return kENOENT;
   if (inode->type() != S_IFREG || (path.mount->flags() & MS_NOEXEC) != 0) return kEACCES;
   TRY(inode->CheckPermission(ctx, kMayExec));
-  TRY(inode->DenyWriteAccess());
+  RefPtr<WriteDenial> denial = TRY(WriteDenial::Create(inode));
   // Execution needs no permission to read, so the inode opens the file itself.
-  Result<RefPtr<File>> file = inode->Open(ctx, path, OpenFlags{O_RDONLY});
-  if (!file.ok()) {
-    inode->AllowWriteAccess();
-    return file.error();
-  }
-  return AdoptRef(new ExecutableFile(ctx, std::move(*file)));
+  RefPtr<File> file = TRY(inode->Open(ctx, path, OpenFlags{O_RDONLY}));
+  return AdoptRef(new ExecutableFile(ctx, std::move(file), std::move(denial)));
 }
 
 Result<size_t> ExecutableFile::Read(void* dst, size_t n, uint64_t offset) {

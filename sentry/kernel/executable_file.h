@@ -8,12 +8,11 @@
 
 namespace moat {
 
-// An open regular file. While it exists nobody can open the file for writing (ETXTBSY).
+// An open regular file. While it or a mapping of it exists nobody can open the file for writing (ETXTBSY).
 class ExecutableFile final : public ExecutableSource {
  public:
   // kEACCES: not a regular file, no permission, or a noexec mount; kETXTBSY: open for writing.
   static Result<RefPtr<ExecutableFile>> Open(const VfsContext& ctx, const VfsPath& path);
-  ~ExecutableFile() override;
 
   Result<size_t> Read(void* dst, size_t n, uint64_t offset) override;
   Result<RefPtr<Mappable>> GetMappable() override { return file_->GetMappable(); }
@@ -21,7 +20,7 @@ class ExecutableFile final : public ExecutableSource {
   const RefPtr<File>& file() const { return file_; }
 
  private:
-  ExecutableFile(const VfsContext& ctx, RefPtr<File> file);
+  ExecutableFile(const VfsContext& ctx, RefPtr<File> file, RefPtr<RefCounted> denial);
   const RefPtr<File> file_;
   const RefPtr<MappingSource> mapping_source_;
   // What reading needs of the context of the open.

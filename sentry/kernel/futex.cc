@@ -230,7 +230,7 @@ Result<int64_t> FutexTable::Requeue(MemoryManager& mm, GuestAddr addr1, bool sha
     b.waiters.fetch_add(1, std::memory_order_relaxed);
     b.Append(*w);
   }
-  return woken + (expected != nullptr ? moved : 0);
+  return woken + moved;
 }
 
 }  // namespace moat

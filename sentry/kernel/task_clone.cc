@@ -158,13 +158,12 @@ Result<void> TaskCloner::LinkLocked(Task& child, RefPtr<ThreadGroup> group, Task
   }
   child.tgid_ = group->pid_->nr();
   child.root_tgid_ = group->pid_->root_nr();
+  child.thread_group_ = group;  // complete before others can find the task in the list
   {
     MutexLock lock(group->signal_mu_);
-    group->tasks_.emplace_back(&child);
-    group->live_tasks_.fetch_add(1, std::memory_order_relaxed);
+    group->AddTaskLocked(child);
   }
   for (const Pid::Number& n : pid->numbers()) ++n.ns->live_tasks;
-  child.thread_group_ = std::move(group);
   return {};
 }
 
@@ -185,8 +184,7 @@ Result<void> TaskCloner::Start(Task& child) {
   MutexLock lock(kernel.tree_mutex());
   {
     MutexLock signal_lock(group.signal_mu_);
-    std::erase_if(group.tasks_, [&](const RefPtr<Task>& other) { return other == &child; });
-    group.live_tasks_.fetch_sub(1, std::memory_order_relaxed);
+    group.RemoveTaskLocked(child);
   }
   for (const Pid::Number& n : child.pid_->numbers()) --n.ns->live_tasks;
   if (group.leader_ == &child) {
@@ -283,8 +281,7 @@ Result<int32_t> TaskCloner::Run(Task& t, const CloneRequest& r) {
       MutexLock lock(kernel.tree_mutex());
       {
         MutexLock signal_lock(group->signal_mu_);
-        group->tasks_.clear();
-        group->live_tasks_.store(0, std::memory_order_relaxed);
+        group->RemoveTaskLocked(*child);
       }
       for (const Pid::Number& n : child->pid_->numbers()) --n.ns->live_tasks;
       TaskExit::ReleaseLocked(*group, dropped);

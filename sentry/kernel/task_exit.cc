@@ -93,17 +93,14 @@ bool TaskExit::RemoveTask(Task& t) {
     MutexLock lock(t.kernel().tree_mutex());
     MutexLock signal_lock(group.signal_mu_);
     ResourceUsage usage;
-    const CpuTimes times = t.cpu_times();
-    usage.user = times.user;
-    usage.system = times.system;
     usage.voluntary_switches = t.voluntary_switches();
     group.dead_tasks_usage_.Add(usage);
+    group.RemoveTaskLocked(t);
     t.exited_.store(true, std::memory_order_release);
-    std::erase_if(group.tasks_, [&](const RefPtr<Task>& other) { return other == &t; });
-    group.live_tasks_.fetch_sub(1, std::memory_order_relaxed);
     last = group.tasks_.empty();
     exec_task = group.exec_task_;
-    if (group.leader_ == &t || group.exiting()) group.exit_status_.store(t.exit_status_, std::memory_order_relaxed);
+    // The last thread to end gives the status, unless exit_group or a signal did.
+    if (last || group.exiting()) group.exit_status_.store(t.exit_status_, std::memory_order_relaxed);
     // The others may have been waiting only for this one to stop.
     if (!last && group.stop_signal_ != 0 && !group.stop_reported_ &&
         std::all_of(group.tasks_.begin(), group.tasks_.end(),

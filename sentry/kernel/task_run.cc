@@ -14,6 +14,24 @@ thread_local Task* current_task = nullptr;
 
 // x86 exception numbers.
 constexpr uint32_t kPageFault = 14;
+// Page-fault error code bits.
+constexpr uint64_t kProtectionFault = 1, kUserAccess = 4, kInstructionFetch = 16;
+
+// The exception behind a signal, for platforms that do not tell.
+uint64_t TrapNumber(int signo, int code) {
+  switch (signo) {
+    case SIGFPE:
+      return code == FPE_INTDIV ? 0 : 16;
+    case SIGTRAP:
+      return code == TRAP_TRACE || code == TRAP_HWBKPT ? 1 : 3;
+    case SIGILL:
+      return 6;
+    case SIGBUS:
+      return 17;
+    default:
+      return 13;
+  }
+}
 }  // namespace
 
 // Not inlined: a pooled fiber may continue on another thread, so no caller may keep the variable's address.
@@ -90,7 +108,13 @@ void Task::HandleFault(const FaultEvent& fault) {
     if (outcome.resolved()) return;
     signo = outcome.signo;
     code = outcome.si_code;
-    if (last_fault_.trapno == 0) last_fault_.trapno = kPageFault;
+    if (last_fault_.trapno == 0) {
+      last_fault_.trapno = kPageFault;
+      last_fault_.error_code = kUserAccess | (code == SEGV_ACCERR ? kProtectionFault : 0) |
+                               (fault.address == regs_.gp.rip ? kInstructionFetch : 0);
+    }
+  } else if (last_fault_.trapno == 0) {
+    last_fault_.trapno = TrapNumber(signo, code);
   }
   ForceSignal(FaultSigInfo(signo, code, code == SI_KERNEL ? 0 : fault.address));
 }

@@ -126,15 +126,10 @@ void ThreadGroup::DropPendingLocked(SignalSet which) {
 
 ResourceUsage ThreadGroup::UsageLocked() const {
   ResourceUsage sum = dead_tasks_usage_;
-  for (const RefPtr<Task>& t : tasks_) {
-    if (t->exited()) continue;
-    const CpuTimes times = t->cpu_times();
-    ResourceUsage one;
-    one.user = times.user;
-    one.system = times.system;
-    one.voluntary_switches = t->voluntary_switches();
-    sum.Add(one);
-  }
+  for (const RefPtr<Task>& t : tasks_) sum.voluntary_switches += t->voluntary_switches();
+  const CpuTimes times = cpu_times();
+  sum.user += times.user;
+  sum.system += times.system;
   return sum;
 }
 
@@ -158,14 +153,34 @@ ResourceUsage ThreadGroup::ChildrenUsage() const {
   return children_usage_;
 }
 
-CpuTimes ThreadGroup::cpu_times_locked() const {
-  const ResourceUsage usage = UsageLocked();
-  return {usage.user, usage.system};
+CpuTimes ThreadGroup::cpu_times() const {
+  MutexLock lock(times_mu_);
+  CpuTimes sum = dead_times_;
+  for (const Task* t : timed_tasks_) {
+    const CpuTimes times = t->cpu_times();
+    sum.user += times.user;
+    sum.system += times.system;
+  }
+  return sum;
 }
 
-CpuTimes ThreadGroup::cpu_times() const {
-  MutexLock lock(kernel_.tree_mutex());
-  return cpu_times_locked();
+void ThreadGroup::AddTaskLocked(Task& t) {
+  tasks_.emplace_back(&t);
+  live_tasks_.fetch_add(1, std::memory_order_relaxed);
+  MutexLock lock(times_mu_);
+  timed_tasks_.push_back(&t);
+}
+
+void ThreadGroup::RemoveTaskLocked(Task& t) {
+  {
+    MutexLock lock(times_mu_);
+    std::erase(timed_tasks_, &t);
+    const CpuTimes times = t.cpu_times();
+    dead_times_.user += times.user;
+    dead_times_.system += times.system;
+  }
+  live_tasks_.fetch_sub(1, std::memory_order_relaxed);
+  std::erase_if(tasks_, [&](const RefPtr<Task>& other) { return other == &t; });
 }
 
 int ThreadGroup::WaitForExit() {
@@ -200,7 +215,7 @@ Result<void> ThreadGroup::SetSession(int32_t* new_id) {
 }
 
 Result<void> ThreadGroup::SetProcessGroup(Task& caller, int32_t pid, int32_t pgid) {
-  if (pgid < 0) return kEINVAL;
+  if (pgid < 0 || pid < 0) return kEINVAL;
   Kernel& kernel = caller.kernel();
   RefPtr<PidNamespace> ns = caller.pid_ns();
   RefPtr<ProcessGroup> old_group;

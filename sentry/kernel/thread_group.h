@@ -57,7 +57,6 @@ class ThreadGroup : public RefCounted {
   RefPtr<Task> leader_locked() const { return leader_; }
   ProcessGroup& process_group_locked() const { return *process_group_; }
   ThreadGroup* parent_locked() const { return parent_; }
-  CpuTimes cpu_times_locked() const;
   ResourceUsage UsageLocked() const;
   void SetReportsLocked(int stop_signo, bool continued) {
     stop_report_ = stop_signo;
@@ -157,7 +156,14 @@ class ThreadGroup : public RefCounted {
   ResourceUsage dead_tasks_usage_;
   ResourceUsage children_usage_;
 
+  // CPU time has a lock of its own at the very bottom: timers ask for it with theirs held.
+  mutable Mutex times_mu_{LockRank::kLeaf};
+  std::vector<const Task*> timed_tasks_ ABSL_GUARDED_BY(times_mu_);
+  CpuTimes dead_times_ ABSL_GUARDED_BY(times_mu_);
+
   // --- guarded by both mutexes for changes ---
+  void AddTaskLocked(Task& t);
+  void RemoveTaskLocked(Task& t);
   std::vector<RefPtr<Task>> tasks_;
   std::atomic<int> live_tasks_{0};
 

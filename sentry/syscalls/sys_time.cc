@@ -76,7 +76,8 @@ Result<int64_t> SysClockSettime(Task& t, int clock, UserIn<abi::Timespec> in) {
 
 Result<int64_t> SysClockNanosleep(Task& t, int clock, int flags, UserIn<abi::Timespec> request,
                                   GuestAddr remaining) {
-  if (clock == CLOCK_THREAD_CPUTIME_ID || (flags & ~TIMER_ABSTIME) != 0) return kEINVAL;
+  if ((flags & ~TIMER_ABSTIME) != 0) return kEINVAL;
+  if (clock == CLOCK_THREAD_CPUTIME_ID) return kEOPNOTSUPP;  // Linux has no sleep on it
   Nanos value = TRY(ToNanos(TRY(request.Read(t.memory()))));
   bool absolute = (flags & TIMER_ABSTIME) != 0;
   if (IsCpuClock(clock)) {
