@@ -2,6 +2,8 @@
 #include <linux/xattr.h>
 #include <sys/mount.h>
 
+#include <cstring>
+
 #include "fs/vfs/file_locks.h"
 #include "fs/vfs/notify.h"
 #include "fs/vfs/permissions.h"
@@ -51,7 +53,25 @@ Result<void> XattrPermission(const VfsContext& ctx, const VfsPath& path, Inode& 
 
 Result<void> CheckXattrName(std::string_view name) {
   if (name.empty() || name.size() > XATTR_NAME_MAX) return kERANGE;
+  for (std::string_view prefix : {XATTR_USER_PREFIX, XATTR_TRUSTED_PREFIX, XATTR_SECURITY_PREFIX}) {
+    if (name == prefix) return kEINVAL;
+  }
   return {};
+}
+
+// struct vfs_cap_data: revision 2 or 3 with its own length (cap_convert_nscap).
+bool IsFileCapability(std::string_view value) {
+  if (value.size() < sizeof(uint32_t)) return false;
+  uint32_t magic;
+  memcpy(&magic, value.data(), sizeof magic);
+  switch (magic & VFS_CAP_REVISION_MASK) {
+    case VFS_CAP_REVISION_2:
+      return value.size() == XATTR_CAPS_SZ_2;
+    case VFS_CAP_REVISION_3:
+      return value.size() == XATTR_CAPS_SZ_3;
+    default:
+      return false;
+  }
 }
 
 }  // namespace
@@ -115,6 +135,7 @@ Result<void> SetXattr(const VfsContext& ctx, const VfsPath& path, std::string_vi
   TRY(CheckXattrName(name));
   if (value.size() > XATTR_SIZE_MAX) return kE2BIG;
   TRY(XattrPermission(ctx, path, *inode, name, true));
+  if (name == XATTR_NAME_CAPS && !IsFileCapability(value)) return kEINVAL;
   TRY(inode->SetXattr(ctx, name, value, flags));
   if (notify::AnyWatch()) notify::EmitOnPath(path, IN_ATTRIB);
   return {};

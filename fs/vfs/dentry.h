@@ -50,8 +50,10 @@ class Dentry : public RefCounted {
   void InvalidateChildren();               // drops what is cached below
   // A detached dentry "name (deleted)" below `parent`, for O_TMPFILE.
   static RefPtr<Dentry> CreateUnlinked(Dentry& parent, RefPtr<Inode> inode, std::string name);
-  // linkat(2) of an O_TMPFILE or unlinked file gives the file a name again, in a dentry of its own; the one that
-  // the file was opened with stays detached.
+  // linkat(2) of an O_TMPFILE file gives it a name in a dentry of its own; the one that it was opened with stays
+  // detached. O_EXCL with O_TMPFILE forbids it.
+  void ForbidLink() { state_.fetch_or(kNoLink, std::memory_order_relaxed); }
+  bool MayBeLinked() const { return (state_.load(std::memory_order_relaxed) & kNoLink) == 0; }
 
   // A mount point appears or goes: counts mount_count and keeps the way to it in the tables.
   void PinMountPoint();
@@ -65,7 +67,7 @@ class Dentry : public RefCounted {
 
  private:
   friend class DentryLru;
-  enum State : uint32_t { kRoot = 1, kAnonymous = 2, kUnlinked = 4, kHashed = 8 };
+  enum State : uint32_t { kRoot = 1, kAnonymous = 2, kUnlinked = 4, kHashed = 8, kNoLink = 16 };
 
   Dentry(RefPtr<Dentry> parent, std::string_view name, RefPtr<Inode> inode, uint32_t state);
   void OnLastUnref() override;

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <unordered_map>
 
+#include "fs/vfs/dentry.h"
 #include "fs/vfs/file.h"
 #include "platform/fiber/clock.h"
 
@@ -192,6 +193,9 @@ void FileLockList::ReleaseDescription(const File* file) {
 
 Result<void> FileLockList::SetLease(File* file, int type) {
   bool notify = false;
+  const Inode& inode = *file->path().dentry->inode_ptr();
+  if (type == F_RDLCK && inode.open_for_writing()) return kEAGAIN;
+  if (type == F_WRLCK && inode.opens.load(std::memory_order_relaxed) > 1) return kEAGAIN;
   {
     MutexLock lock(mu_);
     ExpireLeasesLocked();

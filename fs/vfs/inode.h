@@ -129,6 +129,9 @@ class Inode : public RefCounted {
   void Detach(Slot slot);
 
   // Open-for-write and deny-write counts: ETXTBSY (execve against open for writing).
+  bool open_for_writing() const { return writers_.load(std::memory_order_acquire) > 0; }
+  // File descriptions that are open on this inode: what a write lease must be alone with.
+  std::atomic<int32_t> opens{0};
   Result<void> GetWriteAccess();
   void PutWriteAccess();
   Result<void> DenyWriteAccess();

@@ -95,6 +95,7 @@ Result<void> Symlink(const VfsContext& ctx, std::string_view target, const VfsPa
 
 Result<void> Link(const VfsContext& ctx, const VfsPath& old_path, const VfsPath& new_at, std::string_view new_path) {
   RefPtr<Inode> inode = old_path.dentry->inode();
+  if (!inode || !old_path.dentry->MayBeLinked()) return kENOENT;
   TRY(MakeName(ctx, new_at, new_path, false, IN_CREATE, [&](Inode& dir, std::string_view name) {
     return [&]() -> Result<RefPtr<Inode>> {
       // Hard links stay within a mount, although the file system may be the same.

@@ -116,6 +116,7 @@ Result<RefPtr<File>> OpenTemporary(const VfsContext& ctx, const VfsPath& at, std
   RefPtr<Inode> inode = TRY(parent.CreateTemporary(ctx, mode & 07777));
   std::string name = "#" + std::to_string(inode->ino());
   VfsPath place(dir.mount, Dentry::CreateUnlinked(*dir.dentry, std::move(inode), std::move(name)));
+  if ((o.flags & O_EXCL) != 0) place.dentry->ForbidLink();
   return Finish(ctx, place, o.flags & ~(O_CREAT | O_TRUNC), true);
 }
 

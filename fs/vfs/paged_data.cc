@@ -310,6 +310,7 @@ Result<void> PagedData::PunchHole(uint64_t offset, uint64_t length) {
 
 Result<void> PagedData::Allocate(int mode, uint64_t offset, uint64_t length) {
   if ((mode & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE)) != 0) return kEOPNOTSUPP;
+  if (mode == FALLOC_FL_PUNCH_HOLE) return kEOPNOTSUPP;  // only with KEEP_SIZE
   uint64_t end;
   if (__builtin_add_overflow(offset, length, &end) || end > kMaxSize) return kEFBIG;
   MutexLock lock(mu_);
@@ -396,9 +397,9 @@ Result<void> PagedData::AddMapping(MappingSpace& space, GuestAddr start, GuestAd
                                    bool shared_writable) {
   MutexLock lock(mu_);
   if (shared_writable) {
-    // An area that is split is announced again: only a mapping of a space that has none yet is new.
+    // Splits and forks announce again what is mapped already, at the same addresses: only another place is new.
     bool known = std::any_of(mappings_.begin(), mappings_.end(), [&](const Mapping& m) {
-      return m.space == &space && m.shared_writable;
+      return m.shared_writable && m.start < end && start < m.end && m.start - m.offset == start - offset;
     });
     if (!known && (seals() & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)) != 0) return kEPERM;
     ++writable_mappings_;

@@ -1,5 +1,7 @@
 #include "fs/vfs/permissions.h"
 
+#include "fs/vfs/filesystem.h"
+
 namespace moat {
 namespace {
 
@@ -47,8 +49,9 @@ Result<void> GenericPermission(const Credentials& cred, const Inode::Access& a, 
 
 Result<void> MayCreate(const VfsContext& ctx, Inode& dir) {
   TRY(dir.CheckPermission(ctx, kMayWrite | kMayExec));
-  // A new inode must have ids that the caller's namespace can name (EOVERFLOW of Linux's fsuidgid_has_mapping).
-  if (!ctx.cred.user_ns->HasMapping(ctx.cred.fsuid, ctx.cred.fsgid)) return kEOVERFLOW;
+  // A new inode must have ids that the namespace which mounted the file system can name (fsuidgid_has_mapping).
+  UserNamespace* ns = dir.fs().user_ns();
+  if (ns != nullptr && !ns->HasMapping(ctx.cred.fsuid, ctx.cred.fsgid)) return kEOVERFLOW;
   return {};
 }
 
@@ -74,7 +77,6 @@ Result<void> MayFollowSymlink(const VfsContext& ctx, Inode& dir, Inode& link) {
 
 Result<void> MayLink(const VfsContext& ctx, Inode& source) {
   Inode::Access a = TRY(source.GetAccess());
-  if (!MappedIn(ctx.cred, a)) return kEOVERFLOW;
   if (!ProtectedNames::kHardlinks || OwnerOrCapable(ctx.cred, a)) return {};
   bool safe = source.type() == S_IFREG && (a.mode & S_ISUID) == 0 &&
               (a.mode & (S_ISGID | S_IXGRP)) != (S_ISGID | S_IXGRP) &&

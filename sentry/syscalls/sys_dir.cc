@@ -55,6 +55,8 @@ Result<int64_t> ReadEntries(Task& t, FdNum fd, GuestAddr out, unsigned count, bo
   Task::FsCall fs(t);
   // A bound on what one call stages; the guest calls again for more.
   EntryBuffer buffer(std::min<size_t>(count, 256 << 10), wide);
+  RefPtr<Dentry> dir = file->path().dentry;
+  if (dir && dir->IsDetached() && dir->inode_ptr()->is_dir()) return kENOENT;  // removed
   TRY(file->ReadDir(fs, buffer));
   if (buffer.bytes().empty()) return buffer.full() ? Result<int64_t>(kEINVAL) : 0;
   if (t.memory().CopyOut(out, buffer.bytes().data(), buffer.bytes().size()) != buffer.bytes().size()) return kEFAULT;

@@ -160,7 +160,17 @@ Result<int64_t> OwnerCommand(Task& t, File& file, int cmd, uint64_t arg) {
   }
 }
 
+// Leases are broken from within the VFS, which knows no kernel.
+std::atomic<Kernel*> lease_kernel{nullptr};
+
+void SignalLeaseHolder(File& file) {
+  int signo = file.async_owner.signal != 0 ? file.async_owner.signal : SIGIO;
+  lease_kernel.load()->SendToOwner(file.async_owner.type, file.async_owner.id, UserSigInfo(signo, SI_KERNEL, 0, 0));
+}
+
 Result<int64_t> SetLease(Task& t, File& file, int type) {
+  lease_kernel.store(&t.kernel());
+  SetLeaseBreaker(SignalLeaseHolder);
   Kstat attr = TRY(file.GetAttr());
   if (attr.uid != t.cred().fsuid && !t.cred().HasCapability(CAP_LEASE)) return kEACCES;
   if (file.inode()->type() != S_IFREG || (type != F_RDLCK && type != F_WRLCK && type != F_UNLCK)) return kEINVAL;

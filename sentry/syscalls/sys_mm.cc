@@ -74,7 +74,14 @@ Result<int64_t> SysMmap(Task& t, GuestAddr addr, size_t length, ProtBits prot, M
   }
   if ((t.personality & READ_IMPLIES_EXEC) != 0 && (request.prot & PROT_READ) != 0)
     request.prot |= PROT_EXEC & request.max_prot;
-  return static_cast<int64_t>(TRY(t.memory().Mmap(request, t.mm_limits(), &t.context())));
+  Result<GuestAddr> at = t.memory().Mmap(request, t.mm_limits(), &t.context());
+  if (!at.ok() && at.error() == kEPERM && request.mappable && (request.prot & PROT_WRITE) == 0 &&
+      (request.max_prot & PROT_WRITE) != 0) {
+    // A seal against writing: the mapping can be had, but never become writable.
+    request.max_prot &= ~PROT_WRITE;
+    at = t.memory().Mmap(request, t.mm_limits(), &t.context());
+  }
+  return static_cast<int64_t>(TRY(std::move(at)));
 }
 
 Result<int64_t> SysMunmap(Task& t, GuestAddr addr, size_t length) {

@@ -57,6 +57,7 @@ Result<int64_t> WriteVector(Task& t, File& file, GuestAddr array, size_t count, 
 
 Result<int64_t> SysRead(Task& t, FdNum fd, GuestAddr buf, size_t count) {
   RefPtr<File> file = TRY(Readable(t, fd));
+  if (static_cast<ssize_t>(count) < 0) return kEINVAL;
   count = std::min(count, kMaxReadWrite);
   TRY(CheckUserRange(t, buf, count));
   GuestIoDest dst(t.memory(), buf, count);
@@ -65,6 +66,7 @@ Result<int64_t> SysRead(Task& t, FdNum fd, GuestAddr buf, size_t count) {
 
 Result<int64_t> SysWrite(Task& t, FdNum fd, GuestAddr buf, size_t count) {
   RefPtr<File> file = TRY(Writable(t, fd));
+  if (static_cast<ssize_t>(count) < 0) return kEINVAL;
   count = std::min(count, kMaxReadWrite);
   TRY(CheckUserRange(t, buf, count));
   GuestIoSource src(t.memory(), buf, count);
@@ -74,6 +76,7 @@ Result<int64_t> SysWrite(Task& t, FdNum fd, GuestAddr buf, size_t count) {
 Result<int64_t> SysPread64(Task& t, FdNum fd, GuestAddr buf, size_t count, int64_t offset) {
   IoPosition at = TRY(Explicit(offset));
   RefPtr<File> file = TRY(Readable(t, fd));
+  if (static_cast<ssize_t>(count) < 0) return kEINVAL;
   count = std::min(count, kMaxReadWrite);
   TRY(CheckUserRange(t, buf, count));
   GuestIoDest dst(t.memory(), buf, count);
@@ -83,6 +86,7 @@ Result<int64_t> SysPread64(Task& t, FdNum fd, GuestAddr buf, size_t count, int64
 Result<int64_t> SysPwrite64(Task& t, FdNum fd, GuestAddr buf, size_t count, int64_t offset) {
   IoPosition at = TRY(Explicit(offset));
   RefPtr<File> file = TRY(Writable(t, fd));
+  if (static_cast<ssize_t>(count) < 0) return kEINVAL;
   count = std::min(count, kMaxReadWrite);
   TRY(CheckUserRange(t, buf, count));
   GuestIoSource src(t.memory(), buf, count);

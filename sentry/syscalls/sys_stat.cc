@@ -19,6 +19,12 @@ namespace {
 
 dev_t Encode(DeviceId d) { return makedev(d.major, d.minor); }
 
+// Dates before 1970 have a negative second and a positive fraction.
+abi::Timespec FileTime(Nanos n) {
+  int64_t sec = n / kNanosPerSec, nsec = n % kNanosPerSec;
+  return nsec < 0 ? abi::Timespec{sec - 1, nsec + kNanosPerSec} : abi::Timespec{sec, nsec};
+}
+
 abi::Stat ToStat(Task& t, const Kstat& k) {
   abi::Stat s{};
   s.st_dev = Encode(k.dev);
@@ -31,9 +37,9 @@ abi::Stat ToStat(Task& t, const Kstat& k) {
   s.st_size = static_cast<off_t>(k.size);
   s.st_blksize = k.blksize;
   s.st_blocks = static_cast<blkcnt_t>(k.blocks);
-  s.st_atim = ToTimespec(k.atime);
-  s.st_mtim = ToTimespec(k.mtime);
-  s.st_ctim = ToTimespec(k.ctime);
+  s.st_atim = FileTime(k.atime);
+  s.st_mtim = FileTime(k.mtime);
+  s.st_ctim = FileTime(k.ctime);
   return s;
 }
 
@@ -114,7 +120,8 @@ Result<int64_t> AccessAt(Task& t, int dirfd, UserString path, int mode, int flag
 }
 
 Result<int64_t> WriteStatFs(Task& t, const VfsPath& place, UserOut<abi::StatFs> out) {
-  FsStat s = TRY(place.mount->fs().StatFs());
+  // A pipe's or socket's file system is not that of the mount which all of them share.
+  FsStat s = TRY(place.dentry->inode_ptr()->fs().StatFs());
   abi::StatFs o{};
   o.f_type = static_cast<__fsword_t>(s.type);
   o.f_bsize = o.f_frsize = static_cast<__fsword_t>(s.block_size);
