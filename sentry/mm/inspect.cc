@@ -38,7 +38,7 @@ struct Piece {
 
 }  // namespace
 
-void MemoryManager::VisitVmas(GuestAddr from, absl::FunctionRef<bool(const VmaInfo&)> visit) {
+void MemoryManager::VisitVmas(GuestAddr from, absl::FunctionRef<bool(const VmaInfo&)> visit, bool measure) {
   int probes = 0;
   for (;;) {
     VmaInfo info;
@@ -49,7 +49,8 @@ void MemoryManager::VisitVmas(GuestAddr from, absl::FunctionRef<bool(const VmaIn
       if (it == vmas_.end()) return;
       info.vma = it->second;
       MutexLock pages(pages_mu_);
-      for (auto r = pages_.FirstAbove(info.vma.start); r != pages_.end() && r->second.start < info.vma.end; ++r) {
+      for (auto r = pages_.FirstAbove(info.vma.start); measure && r != pages_.end() && r->second.start < info.vma.end;
+           ++r) {
         const PageRun& run = r->second;
         const GuestAddr start = std::max(run.start, info.vma.start), end = std::min(run.end, info.vma.end);
         const uint64_t offset = run.OffsetOf(start);

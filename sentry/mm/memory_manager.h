@@ -185,8 +185,9 @@ class MemoryManager final : public RefCounted, public GuestMemory, public Mappin
 
   // --- inspection ---
   // Calls `visit` for each area that ends above `from`, lowest first, until it returns false. No lock is held
-  // in `visit`, so areas may come and go between the calls.
-  void VisitVmas(GuestAddr from, absl::FunctionRef<bool(const VmaInfo&)> visit);
+  // in `visit`, so areas may come and go between the calls. Without `measure` the sizes of what is resident stay 0,
+  // which saves asking the host.
+  void VisitVmas(GuestAddr from, absl::FunctionRef<bool(const VmaInfo&)> visit, bool measure = true);
   MmUsage Usage();
   MmImage image();
   void set_image(MmImage image);
