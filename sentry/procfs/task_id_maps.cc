@@ -69,7 +69,7 @@ Result<void> MayMap(const VfsContext& ctx, UserNamespace& ns, const std::vector<
   // One id, the writer's own, needs no privilege in the parent.
   if (map.size() == 1 && map[0].count == 1 && ctx.cred.euid == ns.owner()) {
     if (kind == IdKind::kUser && parent->ToKuid(map[0].outside) == ctx.cred.fsuid) return {};
-    if (kind == IdKind::kGroup && !ns.setgroups_allowed() && parent->ToKgid(map[0].outside) == ctx.cred.fsgid) return {};
+    if (kind == IdKind::kGroup && ns.setgroups_denied() && parent->ToKgid(map[0].outside) == ctx.cred.fsgid) return {};
   }
   if (!ctx.cred.HasCapabilityIn(cap, *parent)) return kEPERM;
   return {};
@@ -101,7 +101,7 @@ Result<size_t> SetGidMap(ProcFs&, Task& task, const VfsContext& ctx, std::string
 }
 
 Result<std::string> Setgroups(ProcFs&, Task& task, const VfsContext&) {
-  return std::string(task.credentials()->user_ns->setgroups_allowed() ? "allow\n" : "deny\n");
+  return std::string(task.credentials()->user_ns->setgroups_denied() ? "deny\n" : "allow\n");
 }
 
 Result<size_t> SetSetgroups(ProcFs&, Task& task, const VfsContext& ctx, std::string_view text, int64_t offset) {
@@ -113,7 +113,7 @@ Result<size_t> SetSetgroups(ProcFs&, Task& task, const VfsContext& ctx, std::str
   if (word == "deny") {
     TRY(cred->user_ns->DenySetgroups());
   } else if (word == "allow") {
-    if (!cred->user_ns->setgroups_allowed()) return kEPERM;
+    if (cred->user_ns->setgroups_denied()) return kEPERM;
   } else {
     return kEINVAL;
   }
