@@ -13,7 +13,11 @@ namespace {
 class MemFile : public File {
  public:
   using File::File;
-  Result<size_t> PWrite(const VfsContext&, IoSource& src, int64_t) override { return src.remaining(); }
+  Result<size_t> PWrite(const VfsContext&, IoSource& src, int64_t) override {
+    size_t n = src.remaining();
+    src.Truncate(0);  // taken without a look: who writes in pieces goes on until nothing remains
+    return n;
+  }
   Result<size_t> Read(const VfsContext& ctx, IoDest& dst) override { return PRead(ctx, dst, 0); }
   Result<size_t> Write(const VfsContext& ctx, IoSource& src) override { return PWrite(ctx, src, 0); }
   Result<int64_t> Seek(const VfsContext&, int64_t, int) override {
