@@ -6,6 +6,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "fs/vfs/vfs.h"
 #include "platform/fiber/thread.h"
 #include "runsc/boot/process_spec.h"
 #include "runsc/error/error.h"
@@ -27,9 +28,7 @@ class ControlServer {
   [[noreturn]] void Run() {
     Result<RefPtr<ThreadGroup>> init = StartInit();
     if (!init.ok()) {
-      const std::string& program = state_.config.process.args.front();
-      Report(MessageKind::kFailed, ExecExitCode(init.error()),
-             ExecFailure(program, init.error(), program.find('/') == program.npos));
+      Report(MessageKind::kFailed, ExecExitCode(init.error()), StartFailure(state_.config.process, init.error()));
       _exit(1);
     }
     init_ = *std::move(init);
@@ -53,6 +52,18 @@ class ControlServer {
     Result<HostThread> thread = HostThread::Start(name, std::move(fn));
     if (!thread.ok()) Panic(__FILE__, __LINE__, "cannot start a control thread");
     thread->Detach();
+  }
+
+  // The working directory comes first, as in the kernel: an error there is not the program's.
+  std::string StartFailure(const oci::Process& process, Errno e) {
+    RefPtr<const Credentials> cred = Credentials::CreateRoot(state_.kernel->root_user_ns());
+    VfsPath root = state_.mounts->root();
+    VfsContext ctx{.cred = *cred, .mounts = *state_.mounts, .root = root, .cwd = root};
+    Result<VfsPath> cwd = vfs::Resolve(ctx, root, process.cwd, {.directory_only = true});
+    if (!cwd.ok())
+      return fmt::format("working directory \"{}\" in the sandbox: {}", process.cwd, ErrnoText(cwd.error()));
+    const std::string& program = process.args.front();
+    return ExecFailure(program, e, program.find('/') == program.npos);
   }
 
   ProcessSpec Spec(const oci::Process& process, const HostStdio& stdio) {
@@ -193,9 +204,7 @@ class ControlServer {
     if (!stdio.ok()) return Answer(client, MessageKind::kError, 255, "stdio: " + ErrnoText(stdio.error()));
     Result<RefPtr<ThreadGroup>> group = state_.kernel->CreateProcess(Spec(*process, *stdio));
     if (!group.ok()) {
-      const std::string& program = process->args.front();
-      return Answer(client, MessageKind::kError, ExecExitCode(group.error()),
-                    ExecFailure(program, group.error(), program.find('/') == program.npos));
+      return Answer(client, MessageKind::kError, ExecExitCode(group.error()), StartFailure(*process, group.error()));
     }
     RefPtr<Tty> tty = stdio->tty;
     stdio->files.clear();

@@ -81,6 +81,7 @@ void Tell(int pipe_fd, const absl::Status& status) {
 
 [[noreturn]] void SupervisorMain(StateDir& state, LaunchPlan plan, ScopedFd listener, ScopedFd console, ScopedFd tell) {
   prctl(PR_SET_NAME, "runsc-init", 0, 0, 0);
+  state.DetachFromParent();
   setsid();
   auto supervisor = Supervisor::Create(std::move(plan), {.listener = std::move(listener), .mimic_stops = false});
   console.Reset();

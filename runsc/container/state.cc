@@ -115,6 +115,8 @@ absl::Status StateDir::Lock() {
 
 void StateDir::Unlock() { flock(dir_.get(), LOCK_UN); }
 
+void StateDir::DetachFromParent() { dir_.Reset(openat(dir_.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)); }
+
 std::vector<std::string> StateDir::List(const std::string& root) {
   std::vector<std::string> ids;
   if (DIR* d = opendir(root.c_str()); d != nullptr) {

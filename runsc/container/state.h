@@ -51,6 +51,8 @@ class StateDir {
   // Waits for other commands on this container to end.
   absl::Status Lock();
   void Unlock();
+  // In a forked process: a lock belongs to the open description that both share, so this takes one of its own.
+  void DetachFromParent();
   int fd() const { return dir_.get(); }
   const std::string& id() const { return id_; }
 
