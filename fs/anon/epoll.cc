@@ -12,7 +12,8 @@ namespace {
 // One for the sandbox: while an instance is added to another, the graph stands still.
 Mutex nesting_mu{LockRank::kEpollNesting};
 
-constexpr uint32_t kExclusiveAllowed = EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLWAKEUP | EPOLLET | EPOLLEXCLUSIVE;
+constexpr uint32_t kExclusiveAllowed =
+    EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLWAKEUP | EPOLLET | EPOLLEXCLUSIVE;
 
 }  // namespace
 

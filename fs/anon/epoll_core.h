@@ -18,11 +18,11 @@ class EpollItem final : public FileObserver, public Waiter {
 
   const RefPtr<EpollCore> core;
   const int fd;
-  File* const file;        // valid while `attached`
-  WaitQueue& file_queue;   // likewise
+  File* const file;              // valid while `attached`
+  WaitQueue& file_queue;         // likewise
   std::atomic<uint32_t> events;  // as epoll_ctl gave them; no event bits: disabled by EPOLLONESHOT
-  uint64_t data;           // guarded by the core's mu
-  bool attached = true;    // guarded by the core's mu
+  uint64_t data;                 // guarded by the core's mu
+  bool attached = true;          // guarded by the core's mu
   // Guarded by the core's ready_mu.
   bool queued = false;
   bool dead = false;

@@ -70,8 +70,7 @@ EventMask EventFd::Poll(EventMask interest) {
 
 std::string EventFd::FdInfo() const {
   MutexLock lock(mu_);
-  return fmt::format("eventfd-count: {:16x}\neventfd-id: {}\neventfd-semaphore: {}\n", count_, id_,
-                     semaphore_ ? 1 : 0);
+  return fmt::format("eventfd-count: {:16x}\neventfd-id: {}\neventfd-semaphore: {}\n", count_, id_, semaphore_ ? 1 : 0);
 }
 
 }  // namespace moat

@@ -88,7 +88,7 @@ TimerFd::Setting TimerFd::SetTime(int flags, Setting s) {
 void TimerFd::OnTimer() {
   {
     MutexLock lock(mu_);
-    if (next_ == 0 || expired_) return;  // set anew meanwhile
+    if (next_ == 0 || expired_) return;        // set anew meanwhile
     if (ReadHostClock(host_clock_) < next_) {  // the clock was set back
       ArmLocked();
       return;

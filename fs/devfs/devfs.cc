@@ -35,8 +35,8 @@ struct Node {
   DeviceId dev;
 };
 constexpr Node kNodes[] = {
-    {"null", 0666, {kMemMajor, kNullMinor}},     {"zero", 0666, {kMemMajor, kZeroMinor}},
-    {"full", 0666, {kMemMajor, kFullMinor}},     {"random", 0666, {kMemMajor, kRandomMinor}},
+    {"null", 0666, {kMemMajor, kNullMinor}},       {"zero", 0666, {kMemMajor, kZeroMinor}},
+    {"full", 0666, {kMemMajor, kFullMinor}},       {"random", 0666, {kMemMajor, kRandomMinor}},
     {"urandom", 0666, {kMemMajor, kUrandomMinor}}, {"tty", 0666, {kTtyMajor, kTtyMinor}},
 };
 
@@ -45,8 +45,8 @@ struct Link {
   const char* target;
 };
 constexpr Link kLinks[] = {
-    {"fd", "/proc/self/fd"},         {"stdin", "/proc/self/fd/0"}, {"stdout", "/proc/self/fd/1"},
-    {"stderr", "/proc/self/fd/2"},   {"core", "/proc/kcore"},      {"ptmx", "pts/ptmx"},
+    {"fd", "/proc/self/fd"},       {"stdin", "/proc/self/fd/0"}, {"stdout", "/proc/self/fd/1"},
+    {"stderr", "/proc/self/fd/2"}, {"core", "/proc/kcore"},      {"ptmx", "pts/ptmx"},
 };
 
 struct Dir {

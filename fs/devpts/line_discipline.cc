@@ -311,7 +311,8 @@ void LineDiscipline::Reprint(LineEffects& fx) {
   EchoRaw("\n", fx);
   line_start_column_ = column_;
   size_t n = EditableCount();
-  for (size_t i = read_buffer_.size() - n; i < read_buffer_.size(); ++i) Echo(static_cast<uint8_t>(read_buffer_[i]), fx);
+  for (size_t i = read_buffer_.size() - n; i < read_buffer_.size(); ++i)
+    Echo(static_cast<uint8_t>(read_buffer_[i]), fx);
 }
 
 void LineDiscipline::FinishErasePrint(LineEffects& fx) {

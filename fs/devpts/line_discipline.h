@@ -20,12 +20,12 @@ namespace moat {
 
 // What the owner does after it has released its lock.
 struct LineEffects {
-  uint32_t signals = 0;         // bit n: send signal n to the foreground process group
-  bool input_ready = false;     // the program may read
-  bool screen_ready = false;    // the master may read
-  bool output_room = false;     // the program may write
-  bool keyboard_room = false;   // the master may write
-  uint8_t packet = 0;           // TIOCPKT_* events for a master in packet mode
+  uint32_t signals = 0;        // bit n: send signal n to the foreground process group
+  bool input_ready = false;    // the program may read
+  bool screen_ready = false;   // the master may read
+  bool output_room = false;    // the program may write
+  bool keyboard_room = false;  // the master may write
+  uint8_t packet = 0;          // TIOCPKT_* events for a master in packet mode
 };
 
 class LineDiscipline {
@@ -99,7 +99,7 @@ class LineDiscipline {
   void Reprint(LineEffects& fx);
   void FinishErasePrint(LineEffects& fx);
 
-  void Echo(uint8_t c, LineEffects& fx);      // with ^X notation as ECHOCTL asks
+  void Echo(uint8_t c, LineEffects& fx);  // with ^X notation as ECHOCTL asks
   void EchoRaw(std::string_view s, LineEffects& fx);
   void OutputByte(uint8_t c);
   int EchoWidth(uint8_t c) const;
@@ -107,15 +107,15 @@ class LineDiscipline {
   bool Input(uint32_t flag) const { return (termios_.c_iflag & flag) != 0; }
 
   abi::Termios termios_;
-  std::string backlog_;                  // typed, not yet processed: the read buffer was full
-  std::deque<uint16_t> read_buffer_;     // processed
-  size_t lines_ = 0;                     // line ends in read_buffer_
-  bool literal_next_ = false;            // after VLNEXT
-  bool erasing_ = false;                 // ECHOPRT: inside of \.../
+  std::string backlog_;               // typed, not yet processed: the read buffer was full
+  std::deque<uint16_t> read_buffer_;  // processed
+  size_t lines_ = 0;                  // line ends in read_buffer_
+  bool literal_next_ = false;         // after VLNEXT
+  bool erasing_ = false;              // ECHOPRT: inside of \.../
   bool stopped_ = false;
   std::string screen_;
   unsigned column_ = 0;
-  unsigned line_start_column_ = 0;       // where the line that is being edited began
+  unsigned line_start_column_ = 0;  // where the line that is being edited began
 };
 
 }  // namespace moat

@@ -87,7 +87,8 @@ Result<RefPtr<File>> Pty::OpenSlave(const VfsContext& ctx, const VfsPath& path, 
     generation = generation_;
   }
   RefPtr<File> file = MakeRef<SlaveFile>(path, flags, RefPtr<Pty>(this), generation);
-  if (!(flags.flags & O_NOCTTY) && !flags.path_only() && tty_job_control != nullptr) tty_job_control->Opened(ctx, *this);
+  if (!(flags.flags & O_NOCTTY) && !flags.path_only() && tty_job_control != nullptr)
+    tty_job_control->Opened(ctx, *this);
   return file;
 }
 

@@ -199,7 +199,7 @@ Result<int64_t> Pty::CommonIoctl(const VfsContext& ctx, GuestMemory& memory, uin
       Apply(fx);
       return 0;
     }
-    case TCSBRK:   // drain: what was written is at the master already
+    case TCSBRK:  // drain: what was written is at the master already
     case TCSBRKP:
     case TIOCSBRK:
     case TIOCCBRK:

@@ -27,7 +27,8 @@ Result<void> UnixSocket::Listen(int backlog, const UnixCredentials& credentials)
 }
 
 // Without the analysis: the accepted socket is not published yet, its lock is not needed.
-Result<void> UnixSocket::Connect(UnixSocket& target, const UnixCredentials& credentials) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+Result<void> UnixSocket::Connect(UnixSocket& target,
+                                 const UnixCredentials& credentials) ABSL_NO_THREAD_SAFETY_ANALYSIS {
   if (target.type_ != type_) return kEPROTOTYPE;
   if (!connection_oriented()) {
     RefPtr<UnixSocket> old;
@@ -89,7 +90,9 @@ Result<RefPtr<UnixSocket>> UnixSocket::Accept() {
 
 Result<void> UnixSocket::Shutdown(int how) {
   if (how != SHUT_RD && how != SHUT_WR && how != SHUT_RDWR) return kEINVAL;
-  const uint8_t mine = how == SHUT_RD ? kReceiveShutdown : how == SHUT_WR ? kSendShutdown : kReceiveShutdown | kSendShutdown;
+  const uint8_t mine = how == SHUT_RD   ? kReceiveShutdown
+                       : how == SHUT_WR ? kSendShutdown
+                                        : kReceiveShutdown | kSendShutdown;
   RefPtr<UnixSocket> peer;
   {
     MutexLock lock(mu_);

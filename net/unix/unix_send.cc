@@ -110,7 +110,8 @@ Result<size_t> UnixSocket::SendPacket(IoSource& src, SendRequest& request, UnixS
   // Looked at again below: the copy must not happen under the lock.
   {
     MutexLock lock(peer.mu_);
-    if (type_ == SOCK_DGRAM && peer.peer_ != this && peer.queue_.size() > kMaxDatagrams && peer.state_ != State::kClosed) {
+    if (type_ == SOCK_DGRAM && peer.peer_ != this && peer.queue_.size() > kMaxDatagrams &&
+        peer.state_ != State::kClosed) {
       peer.AddBlockedSenderLocked(events_);
       return kEAGAIN;
     }

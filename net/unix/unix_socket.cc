@@ -34,7 +34,7 @@ RefPtr<UnixSocket> UnixSocket::Create(int type, RefPtr<UnixNamespace> ns) {
 }
 
 std::pair<RefPtr<UnixSocket>, RefPtr<UnixSocket>> UnixSocket::CreatePair(int type, RefPtr<UnixNamespace> ns,
-                                                                        const UnixCredentials& credentials) {
+                                                                         const UnixCredentials& credentials) {
   RefPtr<UnixSocket> a = Create(type, ns), b = Create(type, ns);
   auto join = [&](UnixSocket& from, UnixSocket& to) {
     MutexLock lock(from.mu_);
@@ -137,8 +137,8 @@ int UnixSocket::InputBytes() const {
 }
 
 UnixSocket::Info UnixSocket::GetInfo() const {
-  constexpr int kSsUnconnected = 1, kSsConnected = 3;   // linux/net.h
-  constexpr uint32_t kAcceptsConnections = 1 << 16;     // __SO_ACCEPTCON
+  constexpr int kSsUnconnected = 1, kSsConnected = 3;  // linux/net.h
+  constexpr uint32_t kAcceptsConnections = 1 << 16;    // __SO_ACCEPTCON
   MutexLock lock(mu_);
   return {address_, type_, state_ == State::kConnected ? kSsConnected : kSsUnconnected,
           state_ == State::kListening ? kAcceptsConnections : 0};

@@ -65,8 +65,8 @@ class UnixSocket final : public RefCounted {
   Result<size_t> Send(IoSource& src, SendRequest& request, UnixSocket* target);
 
   struct Received {
-    size_t bytes = 0;       // copied
-    size_t length = 0;      // of the message; more than `bytes` if it was cut
+    size_t bytes = 0;   // copied
+    size_t length = 0;  // of the message; more than `bytes` if it was cut
     bool end_of_record = false;
     std::vector<UnixRight> rights;
     UnixCredentials credentials;
@@ -80,7 +80,7 @@ class UnixSocket final : public RefCounted {
   EventMask Poll(EventMask interest);
   // The pending error, and clears it (SO_ERROR).
   Errno TakeError();
-  int InputBytes() const;   // SIOCINQ: of the first datagram, of everything in a stream
+  int InputBytes() const;  // SIOCINQ: of the first datagram, of everything in a stream
   int64_t OutputBytes() const { return events_->bytes_sent.load(std::memory_order_relaxed); }
 
   // --- options ---
@@ -99,7 +99,7 @@ class UnixSocket final : public RefCounted {
   std::atomic<uint64_t> ino{0};  // of the socket's inode, told by the owner
 
   static constexpr int64_t kDefaultBuffer = 212992;
-  static constexpr size_t kMaxRights = 253;  // SCM_MAX_FD
+  static constexpr size_t kMaxRights = 253;     // SCM_MAX_FD
   static constexpr size_t kMaxDatagrams = 512;  // net.unix.max_dgram_qlen
   static constexpr int kMaxBacklog = 4096;      // net.core.somaxconn
 

@@ -22,7 +22,8 @@ struct Flight : RefCounted {
   RefPtr<FakeFile> file;
 };
 
-Result<size_t> Send(UnixSocket& s, std::string_view text, UnixSocket* to = nullptr, std::vector<UnixRight> rights = {}) {
+Result<size_t> Send(UnixSocket& s, std::string_view text, UnixSocket* to = nullptr,
+                    std::vector<UnixRight> rights = {}) {
   BufferIoSource src(text.data(), text.size());
   UnixSocket::SendRequest request;
   request.rights = std::move(rights);

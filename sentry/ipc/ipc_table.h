@@ -36,7 +36,7 @@ Result<void> ApplyPerm(const UserNamespace& ns, const ipc_perm& from, IpcPerm* p
 template <typename T>  // has IpcPerm perm; int id; bool removed
 class IpcTable {
  public:
-  static constexpr int kMax = 32000;       // SHMMNI and the like
+  static constexpr int kMax = 32000;        // SHMMNI and the like
   static constexpr int kIndexSpan = 32768;  // ids are sequence * span + index
 
   explicit IpcTable(const UserNamespace& owner) : owner_(owner) {}

@@ -1,5 +1,6 @@
 // System V semaphores. A set's operations are done all or not at all; who cannot go on waits on the set's queue.
-// Adjustments of SEM_UNDO belong to the process and are given back when it ends. Source: semget(2), semop(2), semctl(2).
+// Adjustments of SEM_UNDO belong to the process and are given back when it ends. Source: semget(2), semop(2),
+// semctl(2).
 #ifndef MOAT_SENTRY_IPC_SEM_H_
 #define MOAT_SENTRY_IPC_SEM_H_
 

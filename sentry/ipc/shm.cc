@@ -40,9 +40,8 @@ Result<int> ShmTable::Get(Task& t, int32_t key, size_t size, int flags) {
   const bool may_create = key == IPC_PRIVATE || (flags & IPC_CREAT);
   Errno failure = kEINVAL;
   if (may_create && size > 0 && size <= kMaxSize) {
-    Result<RefPtr<SharedMemory>> memory =
-        SharedMemory::Create(t.kernel().memory_file(), t.kernel().commit_account(), PageCeil(size),
-                             (flags & SHM_NORESERVE) != 0);
+    Result<RefPtr<SharedMemory>> memory = SharedMemory::Create(t.kernel().memory_file(), t.kernel().commit_account(),
+                                                               PageCeil(size), (flags & SHM_NORESERVE) != 0);
     if (memory.ok()) {
       fresh = MakeRef<ShmSegment>();
       fresh->memory = std::move(*memory);
@@ -101,8 +100,8 @@ Result<GuestAddr> ShmTable::Attach(Task& t, int id, GuestAddr addr, int flags) {
   }
   request.length = segment->memory->length();
   request.mappable = segment->memory;
-  request.source = MakeRef<NamedMappingSource>(
-      fmt::format("/SYSV{:08x} (deleted)", static_cast<uint32_t>(segment->perm.key)));
+  request.source =
+      MakeRef<NamedMappingSource>(fmt::format("/SYSV{:08x} (deleted)", static_cast<uint32_t>(segment->perm.key)));
   Result<GuestAddr> at = t.memory().Mmap(request, t.mm_limits(), &t.context());
   if (!at.ok()) return at.error() == kEEXIST ? kEINVAL : at.error();
   MutexLock lock(table_.mutex());

@@ -1,5 +1,5 @@
-// System V shared memory. A segment's bytes are a SharedMemory that mappings keep alive; a removed segment goes from the
-// table when nobody has it mapped. Source: shmget(2), shmop(2), shmctl(2).
+// System V shared memory. A segment's bytes are a SharedMemory that mappings keep alive; a removed segment goes from
+// the table when nobody has it mapped. Source: shmget(2), shmop(2), shmctl(2).
 #ifndef MOAT_SENTRY_IPC_SHM_H_
 #define MOAT_SENTRY_IPC_SHM_H_
 

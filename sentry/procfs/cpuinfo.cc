@@ -41,7 +41,9 @@ std::string Flags() {
   AddFlags(s, l1.d,
            "fpu vme de pse tsc msr pae mce cx8 apic - sep mtrr pge mca cmov pat pse36 pn clflush - dts acpi mmx fxsr "
            "sse sse2 ss ht tm ia64 pbe");
-  AddFlags(s, e1.d, "- - - - - - - - - - - syscall - - - - - - - mp nx - mmxext - - fxsr_opt pdpe1gb rdtscp - lm 3dnowext 3dnow");
+  AddFlags(
+      s, e1.d,
+      "- - - - - - - - - - - syscall - - - - - - - mp nx - mmxext - - fxsr_opt pdpe1gb rdtscp - lm 3dnowext 3dnow");
   AddFlags(s, e7.d, "- - - - - - - - constant_tsc - - - - - -");
   AddFlags(s, l1.c,
            "pni pclmulqdq dtes64 monitor ds_cpl vmx smx est tm2 ssse3 cid sdbg fma cx16 xtpr pdcm - pcid dca sse4_1 "
@@ -85,8 +87,10 @@ std::string CpuInfo(int cpus) {
     s += fmt::format("processor\t: {}\nvendor_id\t: {}\ncpu family\t: {}\nmodel\t\t: {}\nmodel name\t: {}\n", i, vendor,
                      family, model, brand[0] != '\0' ? brand : "unknown");
     s += fmt::format("stepping\t: {}\ncpu MHz\t\t: {}\ncache size\t: 0 KB\n", l1.a & 0xf, "0.000");
-    s += fmt::format("physical id\t: 0\nsiblings\t: {}\ncore id\t\t: {}\ncpu cores\t: {}\napicid\t\t: {}\n", cpus, i, cpus, i);
-    s += fmt::format("initial apicid\t: {}\nfpu\t\t: yes\nfpu_exception\t: yes\ncpuid level\t: {}\nwp\t\t: yes\n", i, l0.a);
+    s += fmt::format("physical id\t: 0\nsiblings\t: {}\ncore id\t\t: {}\ncpu cores\t: {}\napicid\t\t: {}\n", cpus, i,
+                     cpus, i);
+    s += fmt::format("initial apicid\t: {}\nfpu\t\t: yes\nfpu_exception\t: yes\ncpuid level\t: {}\nwp\t\t: yes\n", i,
+                     l0.a);
     s += fmt::format("flags\t\t: {}\nbugs\t\t:\nbogomips\t: 0.00\nclflush size\t: {}\ncache_alignment\t: {}\n", flags,
                      clflush, clflush);
     s += fmt::format("address sizes\t: {} bits physical, {} bits virtual\npower management:\n\n", e8.a & 0xff,

@@ -36,7 +36,8 @@ class NetDir final : public TaskOwned<PseudoDir> {
     uint32_t index = 1300;
     for (auto& [table_name, table] : Tables()) {
       ++index;
-      if (name == table_name) return RefPtr<Inode>(MakeRef<NetText>(proc_, task_, TaskIno(*task_, thread_, index), table));
+      if (name == table_name)
+        return RefPtr<Inode>(MakeRef<NetText>(proc_, task_, TaskIno(*task_, thread_, index), table));
     }
     return kENOENT;
   }

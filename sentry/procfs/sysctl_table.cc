@@ -77,16 +77,12 @@ Result<void> SetOvercommitMemory(ProcFs& fs, const VfsContext&, std::string_view
   fs.kernel().commit_account().set_mode(static_cast<CommitAccount::Mode>(TRY(ParseDecimal(v, 0, 2))));
   return {};
 }
-Text OvercommitRatio(ProcFs& fs, const VfsContext&) {
-  return fmt::format("{}", fs.kernel().commit_account().ratio());
-}
+Text OvercommitRatio(ProcFs& fs, const VfsContext&) { return fmt::format("{}", fs.kernel().commit_account().ratio()); }
 Result<void> SetOvercommitRatio(ProcFs& fs, const VfsContext&, std::string_view v) {
   fs.kernel().commit_account().set_ratio(static_cast<int>(TRY(ParseDecimal(v, 0, INT32_MAX))));
   return {};
 }
-Text MmapMinAddr(ProcFs& fs, const VfsContext&) {
-  return fmt::format("{}", fs.kernel().mm_environment().min_address);
-}
+Text MmapMinAddr(ProcFs& fs, const VfsContext&) { return fmt::format("{}", fs.kernel().mm_environment().min_address); }
 
 Text InotifyEvents(ProcFs&, const VfsContext&) { return fmt::format("{}", InotifyFile::kMaxQueuedEvents); }
 Text InotifyWatches(ProcFs&, const VfsContext&) { return fmt::format("{}", InotifyFile::kMaxWatches); }

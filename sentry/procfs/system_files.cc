@@ -120,7 +120,8 @@ std::string Uptime(ProcFs& fs) {
 
 std::string Filesystems() {
   std::string s;
-  for (FileSystemType* t : vfs::FileSystemTypes()) s += fmt::format("{}\t{}\n", t->needs_device() ? "" : "nodev", t->name());
+  for (FileSystemType* t : vfs::FileSystemTypes())
+    s += fmt::format("{}\t{}\n", t->needs_device() ? "" : "nodev", t->name());
   return s;
 }
 

@@ -11,8 +11,8 @@ namespace moat {
 // Who may look at an entry beyond its mode bits.
 enum class TaskGuard : uint8_t {
   kAnyone,
-  kRead,         // ptrace_may_access, asked when the file is opened
-  kReadAtUse,    // ... when it is read
+  kRead,       // ptrace_may_access, asked when the file is opened
+  kReadAtUse,  // ... when it is read
 };
 
 using TaskGenerator = Result<std::string> (*)(ProcFs& fs, Task& task, const VfsContext& ctx);

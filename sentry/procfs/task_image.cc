@@ -52,8 +52,10 @@ class MemFile final : public File {
   }
   Result<int64_t> Seek(const VfsContext&, int64_t to, int whence) override {
     MutexLock lock(offset_mutex());
-    if (whence == SEEK_CUR) to = static_cast<int64_t>(static_cast<uint64_t>(to) + static_cast<uint64_t>(offset()));
-    else if (whence != SEEK_SET) return kEINVAL;
+    if (whence == SEEK_CUR)
+      to = static_cast<int64_t>(static_cast<uint64_t>(to) + static_cast<uint64_t>(offset()));
+    else if (whence != SEEK_SET)
+      return kEINVAL;
     if (to < 0) return kEOVERFLOW;
     set_offset(to);
     return to;

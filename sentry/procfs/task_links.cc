@@ -33,7 +33,7 @@ struct NamespaceKind {
   int kind;
 };
 constexpr NamespaceKind kNamespaces[] = {
-    {"cgroup", CLONE_NEWCGROUP}, {"ipc", CLONE_NEWIPC},   {"mnt", CLONE_NEWNS},   {"net", CLONE_NEWNET},
+    {"cgroup", CLONE_NEWCGROUP}, {"ipc", CLONE_NEWIPC},    {"mnt", CLONE_NEWNS},    {"net", CLONE_NEWNET},
     {"pid", CLONE_NEWPID},       {"pid_for_children", -1}, {"user", CLONE_NEWUSER}, {"uts", CLONE_NEWUTS},
 };
 
@@ -52,14 +52,22 @@ Result<NamespaceRef> ToRef(RefPtr<T> ns, int kind) {
 
 Result<NamespaceRef> NamespaceOf(Task& task, int kind) {
   switch (kind) {
-    case CLONE_NEWCGROUP: return ToRef(task.cgroup_ns(), kind);
-    case CLONE_NEWIPC: return ToRef(task.ipc_ns(), kind);
-    case CLONE_NEWNS: return ToRef(task.mount_ns(), kind);
-    case CLONE_NEWNET: return ToRef(task.net_ns(), kind);
-    case CLONE_NEWPID: return ToRef(task.pid_ns(), kind);
-    case CLONE_NEWUSER: return ToRef(task.credentials()->user_ns, kind);
-    case CLONE_NEWUTS: return ToRef(task.uts_ns(), kind);
-    default: return ToRef(task.pid_ns_for_children(), CLONE_NEWPID);
+    case CLONE_NEWCGROUP:
+      return ToRef(task.cgroup_ns(), kind);
+    case CLONE_NEWIPC:
+      return ToRef(task.ipc_ns(), kind);
+    case CLONE_NEWNS:
+      return ToRef(task.mount_ns(), kind);
+    case CLONE_NEWNET:
+      return ToRef(task.net_ns(), kind);
+    case CLONE_NEWPID:
+      return ToRef(task.pid_ns(), kind);
+    case CLONE_NEWUSER:
+      return ToRef(task.credentials()->user_ns, kind);
+    case CLONE_NEWUTS:
+      return ToRef(task.uts_ns(), kind);
+    default:
+      return ToRef(task.pid_ns_for_children(), CLONE_NEWPID);
   }
 }
 
@@ -119,31 +127,34 @@ class NsDir final : public TaskOwned<PseudoDir> {
 
 RefPtr<Inode> MakeExe(ProcFs& fs, RefPtr<Task> task, bool thread) {
   uint64_t ino = TaskIno(*task, thread, 910);
-  return MakeRef<PlaceLink>(fs, std::move(task), ino, +[](Task& t) -> Result<VfsPath> {
-    RefPtr<MemoryManager> mm = t.mm();
-    RefPtr<RefCounted> executable = mm ? mm->executable() : nullptr;
-    auto* file = dynamic_cast<File*>(executable.get());
-    if (file == nullptr) return kENOENT;
-    return file->path();
-  });
+  return MakeRef<PlaceLink>(
+      fs, std::move(task), ino, +[](Task& t) -> Result<VfsPath> {
+        RefPtr<MemoryManager> mm = t.mm();
+        RefPtr<RefCounted> executable = mm ? mm->executable() : nullptr;
+        auto* file = dynamic_cast<File*>(executable.get());
+        if (file == nullptr) return kENOENT;
+        return file->path();
+      });
 }
 
 RefPtr<Inode> MakeCwd(ProcFs& fs, RefPtr<Task> task, bool thread) {
   uint64_t ino = TaskIno(*task, thread, 911);
-  return MakeRef<PlaceLink>(fs, std::move(task), ino, +[](Task& t) -> Result<VfsPath> {
-    RefPtr<FsContext> fs_context = t.fs_context();
-    if (!fs_context) return kENOENT;
-    return fs_context->cwd();
-  });
+  return MakeRef<PlaceLink>(
+      fs, std::move(task), ino, +[](Task& t) -> Result<VfsPath> {
+        RefPtr<FsContext> fs_context = t.fs_context();
+        if (!fs_context) return kENOENT;
+        return fs_context->cwd();
+      });
 }
 
 RefPtr<Inode> MakeRoot(ProcFs& fs, RefPtr<Task> task, bool thread) {
   uint64_t ino = TaskIno(*task, thread, 912);
-  return MakeRef<PlaceLink>(fs, std::move(task), ino, +[](Task& t) -> Result<VfsPath> {
-    RefPtr<FsContext> fs_context = t.fs_context();
-    if (!fs_context) return kENOENT;
-    return fs_context->root();
-  });
+  return MakeRef<PlaceLink>(
+      fs, std::move(task), ino, +[](Task& t) -> Result<VfsPath> {
+        RefPtr<FsContext> fs_context = t.fs_context();
+        if (!fs_context) return kENOENT;
+        return fs_context->root();
+      });
 }
 
 RefPtr<Inode> MakeNsDir(ProcFs& fs, RefPtr<Task> task, bool thread) {

@@ -7,11 +7,16 @@ namespace {
 
 std::string NameOf(const Vma& v) {
   switch (v.kind) {
-    case VmaKind::kHeap: return "[heap]";
-    case VmaKind::kStack: return "[stack]";
-    case VmaKind::kVdso: return "[vdso]";
-    case VmaKind::kVvar: return "[vvar]";
-    case VmaKind::kPlain: break;
+    case VmaKind::kHeap:
+      return "[heap]";
+    case VmaKind::kStack:
+      return "[stack]";
+    case VmaKind::kVdso:
+      return "[vdso]";
+    case VmaKind::kVvar:
+      return "[vvar]";
+    case VmaKind::kPlain:
+      break;
   }
   std::string name = v.source ? v.source->MapsName() : std::string();
   // A newline would fake another line.
@@ -21,10 +26,10 @@ std::string NameOf(const Vma& v) {
 
 void AddLine(std::string& s, const Vma& v) {
   Mappable::Identity id = v.mappable ? v.mappable->identity() : Mappable::Identity{};
-  std::string line = fmt::format("{:08x}-{:08x} {}{}{}{} {:08x} {:02x}:{:02x} {} ", v.start, v.end,
-                                 v.prot & PROT_READ ? 'r' : '-', v.prot & PROT_WRITE ? 'w' : '-',
-                                 v.prot & PROT_EXEC ? 'x' : '-', v.shared() ? 's' : 'p', v.mappable ? v.offset : 0,
-                                 id.dev_major, id.dev_minor, id.ino);
+  std::string line =
+      fmt::format("{:08x}-{:08x} {}{}{}{} {:08x} {:02x}:{:02x} {} ", v.start, v.end, v.prot & PROT_READ ? 'r' : '-',
+                  v.prot & PROT_WRITE ? 'w' : '-', v.prot & PROT_EXEC ? 'x' : '-', v.shared() ? 's' : 'p',
+                  v.mappable ? v.offset : 0, id.dev_major, id.dev_minor, id.ino);
   std::string name = NameOf(v);
   if (!name.empty()) {
     if (line.size() < 73) line.resize(73, ' ');

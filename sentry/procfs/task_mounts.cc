@@ -49,8 +49,8 @@ std::string Line(const MountNamespace::MountInfo& m, Format format) {
     case Format::kMountinfo:
       break;
   }
-  std::string s = fmt::format("{} {} {}:{} {} {} {}", m.id, m.parent_id, m.device.major, m.device.minor,
-                              Escape(m.root), Escape(m.mount_point), MountOptions(m.flags, ro));
+  std::string s = fmt::format("{} {} {}:{} {} {} {}", m.id, m.parent_id, m.device.major, m.device.minor, Escape(m.root),
+                              Escape(m.mount_point), MountOptions(m.flags, ro));
   if (m.peer_group != 0) s += fmt::format(" shared:{}", m.peer_group);
   if (m.master_group != 0) s += fmt::format(" master:{}", m.master_group);
   if (m.unbindable) s += " unbindable";

@@ -31,11 +31,11 @@ Result<std::string> Limits(ProcFs&, Task& task, const VfsContext&) {
     const char* unit;
   };
   static constexpr Row kRows[kRlimitCount] = {
-      {"Max cpu time", "seconds"},       {"Max file size", "bytes"},      {"Max data size", "bytes"},
-      {"Max stack size", "bytes"},       {"Max core file size", "bytes"}, {"Max resident set", "bytes"},
-      {"Max processes", "processes"},    {"Max open files", "files"},     {"Max locked memory", "bytes"},
-      {"Max address space", "bytes"},    {"Max file locks", "locks"},     {"Max pending signals", "signals"},
-      {"Max msgqueue size", "bytes"},    {"Max nice priority", ""},       {"Max realtime priority", ""},
+      {"Max cpu time", "seconds"},    {"Max file size", "bytes"},      {"Max data size", "bytes"},
+      {"Max stack size", "bytes"},    {"Max core file size", "bytes"}, {"Max resident set", "bytes"},
+      {"Max processes", "processes"}, {"Max open files", "files"},     {"Max locked memory", "bytes"},
+      {"Max address space", "bytes"}, {"Max file locks", "locks"},     {"Max pending signals", "signals"},
+      {"Max msgqueue size", "bytes"}, {"Max nice priority", ""},       {"Max realtime priority", ""},
       {"Max realtime timeout", "us"},
   };
   std::string s = fmt::format("{:<25} {:<20} {:<20} {:<10}\n", "Limit", "Soft Limit", "Hard Limit", "Units");

@@ -70,7 +70,8 @@ void RegisterSocketProvider(int family, SocketProvider& provider) { providers[fa
 Result<SocketProvider*> FindSocketProvider(int family) {
   if (family < 0 || family >= kFamilies) return kEAFNOSUPPORT;
   if (providers[family] != nullptr) return providers[family];
-  if (!logged[family].exchange(true)) MOAT_LOG(kWarning, "socket family {}: not implemented, answers EAFNOSUPPORT", family);
+  if (!logged[family].exchange(true))
+    MOAT_LOG(kWarning, "socket family {}: not implemented, answers EAFNOSUPPORT", family);
   return kEAFNOSUPPORT;
 }
 
@@ -113,26 +114,46 @@ Result<std::string> SocketFile::GetOption(Task& t, int level, int name, size_t m
   if (level != SOL_SOCKET) return kEOPNOTSUPP;
   if (IsFlagOption(name)) return Bytes(int{Flag(name)});
   switch (name) {
-    case SO_TYPE: return Bytes(type_);
-    case SO_DOMAIN: return Bytes(family_);
-    case SO_PROTOCOL: return Bytes(protocol_);
-    case SO_ACCEPTCONN: return Bytes(int{listening()});
-    case SO_ERROR: return Bytes(static_cast<int>(TakeError()));
-    case SO_SNDBUF: return Bytes(send_buffer_.load());
-    case SO_RCVBUF: return Bytes(receive_buffer_.load());
-    case SO_PRIORITY: return Bytes(priority_.load());
-    case SO_MARK: return Bytes(mark_.load());
-    case SO_RCVLOWAT: return Bytes(low_water_.load());
-    case SO_SNDLOWAT: return Bytes(int{1});
-    case SO_LINGER: return Bytes(linger_.load());
-    case SO_RCVTIMEO: return GetTimeout(receive_timeout());
-    case SO_SNDTIMEO: return GetTimeout(send_timeout());
-    case SO_PEERCRED: return PeerCredentials(t);
-    case SO_PEERGROUPS: return PeerGroups(t, max);
-    case SO_PEERSEC: return kENOPROTOOPT;  // no security module
-    case SO_COOKIE: return Bytes(inode() ? inode()->ino() : uint64_t{0});
-    case abi::kSoPassPidfd: return Bytes(int{pass_pidfd()});
-    case abi::kSoPeerPidfd: return PeerPidfd(t);
+    case SO_TYPE:
+      return Bytes(type_);
+    case SO_DOMAIN:
+      return Bytes(family_);
+    case SO_PROTOCOL:
+      return Bytes(protocol_);
+    case SO_ACCEPTCONN:
+      return Bytes(int{listening()});
+    case SO_ERROR:
+      return Bytes(static_cast<int>(TakeError()));
+    case SO_SNDBUF:
+      return Bytes(send_buffer_.load());
+    case SO_RCVBUF:
+      return Bytes(receive_buffer_.load());
+    case SO_PRIORITY:
+      return Bytes(priority_.load());
+    case SO_MARK:
+      return Bytes(mark_.load());
+    case SO_RCVLOWAT:
+      return Bytes(low_water_.load());
+    case SO_SNDLOWAT:
+      return Bytes(int{1});
+    case SO_LINGER:
+      return Bytes(linger_.load());
+    case SO_RCVTIMEO:
+      return GetTimeout(receive_timeout());
+    case SO_SNDTIMEO:
+      return GetTimeout(send_timeout());
+    case SO_PEERCRED:
+      return PeerCredentials(t);
+    case SO_PEERGROUPS:
+      return PeerGroups(t, max);
+    case SO_PEERSEC:
+      return kENOPROTOOPT;  // no security module
+    case SO_COOKIE:
+      return Bytes(inode() ? inode()->ino() : uint64_t{0});
+    case abi::kSoPassPidfd:
+      return Bytes(int{pass_pidfd()});
+    case abi::kSoPeerPidfd:
+      return PeerPidfd(t);
     case SO_PEERNAME: {
       return PeerAddress();
     }
@@ -144,8 +165,10 @@ Result<std::string> SocketFile::GetOption(Task& t, int level, int name, size_t m
 Result<void> SocketFile::SetOption(Task& t, int level, int name, std::string_view value) {
   if (level != SOL_SOCKET) return kEOPNOTSUPP;
   switch (name) {
-    case SO_RCVTIMEO: return SetTimeout(receive_timeout_, value);
-    case SO_SNDTIMEO: return SetTimeout(send_timeout_, value);
+    case SO_RCVTIMEO:
+      return SetTimeout(receive_timeout_, value);
+    case SO_SNDTIMEO:
+      return SetTimeout(send_timeout_, value);
     case SO_LINGER:
       linger_ = TRY(Decode<uint64_t>(value));
       return {};

@@ -55,8 +55,8 @@ std::string ProcNetUnix(NetNamespace& net) {
   std::string s = "Num       RefCount Protocol Flags    Type St Inode Path\n";
   for (RefPtr<UnixSocket>& socket : NamespaceOf(net)->Sockets()) {
     UnixSocket::Info i = socket->GetInfo();
-    s += fmt::format("{:016x}: {:08x} {:08x} {:08x} {:04x} {:02x} {:5}", 0, socket->RefCountForTesting() - 1, 0, i.flags,
-                     i.type, i.state, socket->ino.load());
+    s += fmt::format("{:016x}: {:08x} {:08x} {:08x} {:04x} {:02x} {:5}", 0, socket->RefCountForTesting() - 1, 0,
+                     i.flags, i.type, i.state, socket->ino.load());
     if (!i.address.empty()) {
       s += ' ';
       for (char c : i.address) s += c == '\0' ? '@' : c;
@@ -86,7 +86,8 @@ class UnixProvider final : public SocketProvider {
   static int Kind(int type) { return type == SOCK_RAW ? SOCK_DGRAM : type; }  // as Linux does
   static Result<void> Check(int type, int protocol) {
     if (protocol != 0 && protocol != PF_UNIX) return kEPROTONOSUPPORT;
-    if (type != SOCK_STREAM && type != SOCK_DGRAM && type != SOCK_SEQPACKET && type != SOCK_RAW) return kESOCKTNOSUPPORT;
+    if (type != SOCK_STREAM && type != SOCK_DGRAM && type != SOCK_SEQPACKET && type != SOCK_RAW)
+      return kESOCKTNOSUPPORT;
     return {};
   }
 };
@@ -164,8 +165,7 @@ Result<std::string> UnixSocketFile::PeerAddress() { return EncodeAddress(TRY(soc
 
 // --- connections ---
 
-Result<void> UnixSocketFile::Connect(Task& t, std::string_view address, WaitQueue** wait_on,
-                                     RefPtr<RefCounted>* keep) {
+Result<void> UnixSocketFile::Connect(Task& t, std::string_view address, WaitQueue** wait_on, RefPtr<RefCounted>* keep) {
   sa_family_t family = AF_UNIX;
   if (address.size() >= sizeof family) memcpy(&family, address.data(), sizeof family);
   if (family == AF_UNSPEC && !socket_->connection_oriented()) {

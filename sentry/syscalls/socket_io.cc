@@ -34,8 +34,8 @@ Result<int64_t> SendOnSocket(Task& t, SocketFile& s, SendMessage& message) {
   const bool may_block = !s.nonblocking() && !(message.flags & MSG_DONTWAIT);
   int64_t total = 0;
   for (;;) {
-    Result<size_t> sent = WaitOnSocket(t, s.wait_queue(), may_block, EPOLLOUT, s.send_timeout(),
-                                       [&] { return s.Send(t, message); });
+    Result<size_t> sent =
+        WaitOnSocket(t, s.wait_queue(), may_block, EPOLLOUT, s.send_timeout(), [&] { return s.Send(t, message); });
     if (!sent.ok()) {
       if (total > 0) return total;
       if (sent.error() == kEPIPE && s.is_stream() && !(message.flags & MSG_NOSIGNAL)) {

@@ -37,9 +37,7 @@ Result<int64_t> Wait(Task& t, FdNum epfd, GuestAddr events, int max_events, Dead
   return static_cast<int64_t>(ready.size());
 }
 
-Deadline FromMilliseconds(int timeout) {
-  return timeout < 0 ? kNoDeadline : DeadlineAfter(timeout * Nanos{1'000'000});
-}
+Deadline FromMilliseconds(int timeout) { return timeout < 0 ? kNoDeadline : DeadlineAfter(timeout * Nanos{1'000'000}); }
 
 }  // namespace
 

@@ -120,8 +120,7 @@ Result<int64_t> SysMqTimedsend(Task& t, FdNum fd, GuestAddr text, size_t size, u
   if (size > static_cast<size_t>(q->queue().limits().message_size)) return kEMSGSIZE;
   std::string message(size, '\0');
   if (size != 0 && t.memory().CopyIn(message.data(), text, size) != size) return kEFAULT;
-  TRY(Wait(t, *q, EPOLLOUT, deadline,
-           [&] { return q->queue().Send(message, priority, t.RootTgid(), t.cred().uid); }));
+  TRY(Wait(t, *q, EPOLLOUT, deadline, [&] { return q->queue().Send(message, priority, t.RootTgid(), t.cred().uid); }));
   return 0;
 }
 

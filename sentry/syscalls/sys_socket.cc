@@ -97,9 +97,8 @@ Result<int64_t> SysAccept4(Task& t, FdNum fd, GuestAddr address, GuestAddr lengt
   if (flags & ~(SOCK_CLOEXEC | SOCK_NONBLOCK)) return kEINVAL;
   RefPtr<File> keep;
   SocketFile* s = TRY(GetSocket(t, fd, &keep));
-  RefPtr<SocketFile> accepted =
-      TRY(WaitOnSocket(t, s->wait_queue(), !s->nonblocking(), EPOLLIN, s->receive_timeout(),
-                       [&] { return s->Accept(t, (flags & SOCK_NONBLOCK) != 0); }));
+  RefPtr<SocketFile> accepted = TRY(WaitOnSocket(t, s->wait_queue(), !s->nonblocking(), EPOLLIN, s->receive_timeout(),
+                                                 [&] { return s->Accept(t, (flags & SOCK_NONBLOCK) != 0); }));
   if (address != 0) {
     Result<std::string> peer = accepted->PeerAddress();
     TRY(WriteAddress(t, peer.ok() ? *peer : std::string(), address, length));

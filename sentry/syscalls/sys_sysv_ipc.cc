@@ -45,7 +45,9 @@ Result<int64_t> WriteResult(Task& t, GuestAddr to, const T& value, int64_t resul
 
 // --- shared memory ---
 
-Result<int64_t> SysShmget(Task& t, int32_t key, size_t size, int flags) { return TRY(Shm(t)->Get(t, key, size, flags)); }
+Result<int64_t> SysShmget(Task& t, int32_t key, size_t size, int flags) {
+  return TRY(Shm(t)->Get(t, key, size, flags));
+}
 
 Result<int64_t> SysShmat(Task& t, int id, GuestAddr addr, int flags) {
   return static_cast<int64_t>(TRY(Shm(t)->Attach(t, id, addr, flags)));

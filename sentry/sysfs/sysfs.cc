@@ -66,7 +66,9 @@ void AddCpus(PseudoFs& fs, StaticDir& devices, int cpus) {
 void AddKernelCorner(PseudoFs& fs, StaticDir& kernel) {
   kernel.Sub("mm").Sub("transparent_hugepage").Add("enabled", Fixed(fs, "always madvise [never]\n"));
   kernel.Sub("mm").Sub("transparent_hugepage").Add("hpage_pmd_size", Fixed(fs, "2097152\n"));
-  kernel.Sub("mm").Sub("transparent_hugepage").Add("shmem_enabled", Fixed(fs, "always within_size advise [never] deny force\n"));
+  kernel.Sub("mm")
+      .Sub("transparent_hugepage")
+      .Add("shmem_enabled", Fixed(fs, "always within_size advise [never] deny force\n"));
   kernel.Sub("mm").Sub("hugepages");
   kernel.Add("uevent_seqnum", Fixed(fs, "0\n"));
   kernel.Sub("security");  // mount point of securityfs
