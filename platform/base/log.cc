@@ -42,7 +42,7 @@ void Panic(const char* file, int line, std::string_view message) {
   WriteAll(STDERR_FILENO, text);
   int fd = log_fd.load(std::memory_order_relaxed);
   if (fd >= 0) WriteAll(fd, text);
-  abort();
+  __builtin_trap();  // dies of SIGILL: no host call outside of the lists
 }
 
 }  // namespace moat

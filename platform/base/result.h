@@ -21,7 +21,7 @@ class [[nodiscard]] Result {
 
   // Implicit on purpose: `return kENOENT;` and `return value;` are the two ways out of a function.
   Result(Errno e) : error_(e) {  // NOLINT(google-explicit-constructor)
-    if (e == Errno::kOK) abort();
+    if (e == Errno::kOK) __builtin_trap();
   }
   template <typename U = T>
     requires(std::is_constructible_v<T, U &&> && !std::is_same_v<std::remove_cvref_t<U>, Errno> &&
@@ -78,7 +78,7 @@ class [[nodiscard]] Result {
   };
   // A value taken from an error is a bug of ours, never a guest's doing: stop at once.
   Storage& Checked() {
-    if (!ok()) abort();
+    if (!ok()) __builtin_trap();
     return storage_;
   }
   Errno error_;
@@ -95,7 +95,7 @@ class [[nodiscard]] Result<void> {
   explicit operator bool() const { return ok(); }
   Errno error() const { return error_; }
   void value() const {
-    if (!ok()) abort();
+    if (!ok()) __builtin_trap();
   }
 
  private:

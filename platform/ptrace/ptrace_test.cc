@@ -186,6 +186,49 @@ TEST_F(PtraceTest, ThreadsShareTheAddressSpace) {
   EXPECT_EQ(*reinterpret_cast<int*>(data()), 9000);
 }
 
+TEST_F(PtraceTest, AThreadOutlivesItsCreatorAndItsFirstThread) {
+  Code({0x0f, 0x05});
+  ASSERT_TRUE(std::holds_alternative<SyscallEvent>(Run()));
+  auto child = *context_->Clone(true);
+  context_->Release();  // the child has not run yet; the stub must stay
+  auto carrier = HostThread::Start("carrier", [&] {
+    Registers r = regs_;
+    r.gp.rip = kCode;
+    EXPECT_TRUE(std::holds_alternative<SyscallEvent>(child->Switch(*space_, r)));
+    child->Release();  // the last thread, and not the first: the whole stub ends, and this does not hang
+  });
+  ASSERT_TRUE(carrier.ok());
+  carrier->Join();
+}
+
+TEST_F(PtraceTest, AThreadThatNeverRanIsEnded) {
+  Code({0x0f, 0x05});
+  ASSERT_TRUE(std::holds_alternative<SyscallEvent>(Run()));
+  auto child = *context_->Clone(true);
+  child->Release();
+  regs_.gp.rip = kCode;
+  EXPECT_TRUE(std::holds_alternative<SyscallEvent>(Run()));
+}
+
+TEST_F(PtraceTest, AFreshStubShowsNothingOfTheSentry) {
+  Code({0x0f, 0x05});
+  ASSERT_TRUE(std::holds_alternative<SyscallEvent>(Run()));
+  ExtendedState state = *context_->GetExtendedState();
+  EXPECT_EQ(std::vector<uint8_t>(state.begin() + 160, state.begin() + 416), std::vector<uint8_t>(256));
+}
+
+TEST_F(PtraceTest, CommandPagesOfManyStubsAreTheirOwn) {
+  Code({0x0f, 0x05});
+  for (int i = 0; i < 30; ++i) {
+    RefPtr<AddressSpace> space = *platform_->NewAddressSpace();
+    std::unique_ptr<Context> context = *platform_->NewContext();
+    space->Map(kCode, 4096, PROT_READ | PROT_EXEC, true, fd_, 0);
+    Registers r = regs_;
+    EXPECT_TRUE(std::holds_alternative<SyscallEvent>(context->Switch(*space, r))) << i;
+    context->Release();
+  }
+}
+
 TEST_F(PtraceTest, FlushFromOutsideReachesRunningThreads) {
   Code({0x8a, 0x04, 0x25, 0, 0, 0x50, 0, 0xeb, 0xf7});  // 1: mov 0x500000, %al; jmp 1b
   std::thread other([&] {
