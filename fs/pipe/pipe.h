@@ -18,10 +18,10 @@ namespace moat {
 
 class Pipe : public Inode::Attachment {
  public:
-  static constexpr size_t kAtomic = 4096;           // PIPE_BUF
-  static constexpr size_t kDefaultSlots = 16;       // 64 KiB
-  static constexpr size_t kMaxUserSlots = 256;      // /proc/sys/fs/pipe-max-size: 1 MiB without CAP_SYS_RESOURCE
-  static constexpr size_t kMaxSlots = 1u << 19;     // 2 GiB
+  static constexpr size_t kAtomic = 4096;        // PIPE_BUF
+  static constexpr size_t kDefaultSlots = 16;    // 64 KiB
+  static constexpr size_t kMaxUserSlots = 256;   // /proc/sys/fs/pipe-max-size: 1 MiB without CAP_SYS_RESOURCE
+  static constexpr size_t kMaxSlots = 1u << 19;  // 2 GiB
 
   // One buffer: `data` holds [start, start + length). A packet is read as a whole or cut off.
   struct Buffer {
@@ -80,8 +80,9 @@ class Pipe : public Inode::Attachment {
 
 class PipeEnd final : public File {
  public:
-  // Counts itself as reader or writer by `flags`.
-  PipeEnd(VfsPath path, OpenFlags flags, RefPtr<Pipe> pipe);
+  // Counts itself as reader or writer by `flags`. `anonymous`: of pipe(2), whose ends never wait to be opened, not
+  // even through /proc/<pid>/fd.
+  PipeEnd(VfsPath path, OpenFlags flags, RefPtr<Pipe> pipe, bool anonymous);
   ~PipeEnd() override;
   // Null when `file` is no pipe.
   static PipeEnd* Of(File& file) { return dynamic_cast<PipeEnd*>(&file); }
@@ -107,6 +108,7 @@ class PipeEnd final : public File {
  private:
   static const int kPacketFlag;  // O_DIRECT
   const RefPtr<Pipe> pipe_;
+  const bool anonymous_;
   uint32_t peer_opens_at_open_ = 0;
 };
 

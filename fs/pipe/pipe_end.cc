@@ -44,9 +44,10 @@ class PipeInode final : public Inode {
     if (change.gid) gid_ = *change.gid;
     return {};
   }
-  // /proc/<pid>/fd/N of a pipe opens it again, as a FIFO.
-  Result<RefPtr<File>> Open(const VfsContext& ctx, const VfsPath& path, OpenFlags flags) override {
-    return OpenFifo(ctx, path, flags);
+  // /proc/<pid>/fd/N of a pipe opens it again, whether or not the other end is still there.
+  Result<RefPtr<File>> Open(const VfsContext&, const VfsPath& path, OpenFlags flags) override {
+    RefPtr<Pipe> pipe(static_cast<Pipe*>(attachment(Slot::kPipe).get()));
+    return MakeRef<PipeEnd>(path, flags, std::move(pipe), /*anonymous=*/true);
   }
 
  private:
@@ -60,7 +61,8 @@ class PipeInode final : public Inode {
 
 const int PipeEnd::kPacketFlag = O_DIRECT;
 
-PipeEnd::PipeEnd(VfsPath path, OpenFlags flags, RefPtr<Pipe> pipe) : File(std::move(path), flags), pipe_(std::move(pipe)) {
+PipeEnd::PipeEnd(VfsPath path, OpenFlags flags, RefPtr<Pipe> pipe, bool anonymous)
+    : File(std::move(path), flags), pipe_(std::move(pipe)), anonymous_(anonymous) {
   peer_opens_at_open_ = readable() ? pipe_->writer_opens() : pipe_->reader_opens();
   if (readable()) pipe_->AddReader();
   if (writable()) pipe_->AddWriter();
@@ -72,7 +74,7 @@ PipeEnd::~PipeEnd() {
 }
 
 bool PipeEnd::OpenComplete() const {
-  if (nonblocking() || (readable() && writable())) return true;
+  if (anonymous_ || nonblocking() || (readable() && writable())) return true;
   // Either the peer is there, or it came (and perhaps went) while we waited.
   if (readable()) return pipe_->HasWriters() || pipe_->writer_opens() != peer_opens_at_open_;
   return pipe_->HasReaders() || pipe_->reader_opens() != peer_opens_at_open_;
@@ -95,8 +97,8 @@ PipePair CreatePipe(int flags, Kuid uid, Kgid gid) {
   inode->AttachOnce(Inode::Slot::kPipe, pipe);
   VfsPath path = vfs::AnonymousPath(inode, fmt::format("pipe:[{}]", inode->ino()));
   int status = flags & (O_NONBLOCK | O_DIRECT);
-  return {MakeRef<PipeEnd>(path, OpenFlags{O_RDONLY | (status & O_NONBLOCK)}, pipe),
-          MakeRef<PipeEnd>(path, OpenFlags{O_WRONLY | status}, pipe)};
+  return {MakeRef<PipeEnd>(path, OpenFlags{O_RDONLY | (status & O_NONBLOCK)}, pipe, true),
+          MakeRef<PipeEnd>(path, OpenFlags{O_WRONLY | status}, pipe, true)};
 }
 
 Result<RefPtr<File>> OpenFifo(const VfsContext&, const VfsPath& path, OpenFlags flags) {
@@ -106,7 +108,7 @@ Result<RefPtr<File>> OpenFifo(const VfsContext&, const VfsPath& path, OpenFlags 
   if (!attached) attached = inode.AttachOnce(Inode::Slot::kPipe, MakeRef<Pipe>());
   RefPtr<Pipe> pipe(static_cast<Pipe*>(attached.get()));
   if (flags.writable() && !flags.readable() && (flags.flags & O_NONBLOCK) && !pipe->HasReaders()) return kENXIO;
-  return MakeRef<PipeEnd>(path, flags, std::move(pipe));
+  return MakeRef<PipeEnd>(path, flags, std::move(pipe), /*anonymous=*/false);
 }
 
 void RegisterFifos() { vfs::SetFifoOpener(OpenFifo); }

@@ -1,6 +1,8 @@
 // A guest that calls every system call with garbage. It belongs into a sandbox only: natively it would harm the host.
 //
-//   syscall_fuzz --in-sandbox [--seed=N] [--calls=N] [--seconds=N]
+//   syscall_fuzz --in-sandbox [--seed=N] [--calls=N] [--seconds=N] [--first=N] [--verbose]
+//
+// --first starts with that child of the seed, --verbose writes each call to stderr before it is made.
 //
 // The driver starts children one after the other; each makes a run of random calls, half of them as root in namespaces
 // of their own and half as an ordinary user, so that kill(-1) and its like cannot reach the driver. The sandbox must
@@ -37,9 +39,11 @@ namespace {
 
 constexpr int kLastCall = 470;  // past the newest call of Linux 6.18's x86-64 table
 constexpr size_t kArena = 64 << 10;
-constexpr int kChildMillis = 1500;
+constexpr int kChildMillis = 700;
+constexpr int kVerboseFd = 200;  // a copy of stderr that random close() calls rarely hit
 
 uint64_t state;
+bool verbose;
 
 uint64_t Random() {  // splitmix64
   uint64_t z = (state += 0x9e3779b97f4a7c15);
@@ -215,6 +219,12 @@ void OpenSomeDescriptors() {
     const uint64_t a = Argument(), b = Argument(), c = Argument(), d = Argument(), e = Argument(), f = Argument();
     // These would only end this child before the others had their turn.
     if (number == SYS_exit || number == SYS_exit_group) continue;
+    if (verbose) {
+      char line[160];
+      const int n =
+          snprintf(line, sizeof line, "%ld %lx %lx %lx %lx %lx %lx\n", static_cast<long>(number), a, b, c, d, e, f);
+      write(kVerboseFd, line, n);
+    }
     syscall(static_cast<long>(number), a, b, c, d, e, f);
     if (syscall(SYS_getpid) != self) _exit(0);  // a fork of ours: one of us is enough
   }
@@ -266,13 +276,17 @@ uint64_t NumberOf(const char* text, const char* flag) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  uint64_t seed = 1, calls = 3000;
+  uint64_t seed = 1, calls = 3000, first = 0;
   double seconds = 10;
   bool in_sandbox = false;
   for (int i = 1; i < argc; ++i) {
     uint64_t n;
     if (strcmp(argv[i], "--in-sandbox") == 0) {
       in_sandbox = true;
+    } else if (strcmp(argv[i], "--verbose") == 0) {
+      verbose = dup2(2, kVerboseFd) == kVerboseFd;
+    } else if ((n = NumberOf(argv[i], "--first=")) != UINT64_MAX) {
+      first = n;
     } else if ((n = NumberOf(argv[i], "--seed=")) != UINT64_MAX) {
       seed = n;
     } else if ((n = NumberOf(argv[i], "--calls=")) != UINT64_MAX) {
@@ -293,7 +307,7 @@ int main(int argc, char** argv) {
     ::signal(signal, SIG_IGN);
 
   const double end = Now() + seconds;
-  int children = 0;
+  int children = static_cast<int>(first);
   for (; Now() < end; ++children) {
     const bool root = children % 2 == 0;
     state = seed * 1'000'003 + static_cast<uint64_t>(children);

@@ -226,6 +226,13 @@ TEST_F(Pipe, ReopenThroughProc) {
   char b;
   EXPECT_EQ(read(r_.get(), &b, 1), 1);
 }
+TEST_F(Pipe, ReopenAfterTheWriterIsGoneDoesNotWait) {
+  ASSERT_EQ(write(w_.get(), "last", 4), 4);
+  w_.Reset();
+  const ScopedFd again(open(("/proc/self/fd/" + std::to_string(r_.get())).c_str(), O_RDONLY));
+  ASSERT_OK(again.get());
+  EXPECT_EQ(ReadAll(again.get()), "last");
+}
 
 class Fifo : public testing::Test {
  protected:

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import unittest
+import unittest.mock
 
 sys.dont_write_bytecode = True
 import harness  # noqa: E402
@@ -134,7 +135,8 @@ class BadCommandLine(harness.RunscTest):
         self.expect_refusal(self.run_tool("list", "--nonsense"), "--nonsense")
 
     def test_unknown_platform(self):
-        self.expect_refusal(self.run_tool("--platform=quantum", "do", "/bin/true"), "quantum")
+        with unittest.mock.patch.object(harness, "PLATFORM", "quantum"):
+            self.expect_refusal(self.run_tool("do", "/bin/true"), "quantum")
 
     def test_bad_ids(self):
         bundle = self.bundle()
