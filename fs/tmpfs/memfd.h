@@ -1,4 +1,5 @@
-// memfd_create(2): a nameless tmpfs file, and the seals of tmpfs files. Source: memfd_create(2), fcntl(2) "File Sealing".
+// memfd_create(2): a nameless tmpfs file, and the seals of tmpfs files. Source: memfd_create(2), fcntl(2) "File
+// Sealing".
 #ifndef MOAT_FS_TMPFS_MEMFD_H_
 #define MOAT_FS_TMPFS_MEMFD_H_
 

@@ -52,7 +52,8 @@ TmpfsDirectory::~TmpfsDirectory() {
   {
     MutexLock lock(mu_);
     by_name_.clear();
-    for (auto& [position, entry] : by_position_) (worklist != nullptr ? *worklist : mine).push_back(std::move(entry.inode));
+    for (auto& [position, entry] : by_position_)
+      (worklist != nullptr ? *worklist : mine).push_back(std::move(entry.inode));
     by_position_.clear();
   }
   if (worklist != nullptr) return;
@@ -121,8 +122,7 @@ Result<RefPtr<Inode>> TmpfsDirectory::Mkdir(const VfsContext& ctx, std::string_v
   return Add(name, MakeRef<TmpfsDirectory>(tmpfs(), n));
 }
 
-Result<RefPtr<Inode>> TmpfsDirectory::Mknod(const VfsContext& ctx, std::string_view name, uint32_t mode,
-                                            DeviceId dev) {
+Result<RefPtr<Inode>> TmpfsDirectory::Mknod(const VfsContext& ctx, std::string_view name, uint32_t mode, DeviceId dev) {
   New n = TRY(Attributes(ctx, mode & (S_IFMT | 07777), 1));
   return Add(name, MakeRef<TmpfsSpecial>(tmpfs(), n, dev));
 }

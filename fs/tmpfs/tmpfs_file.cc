@@ -55,8 +55,8 @@ class TmpfsFile final : public File {
 
 TmpfsRegular::TmpfsRegular(TmpfsFs& fs, const New& n, uint32_t seals, bool temporary)
     : TmpfsInode(fs, n),
-      data_(MakeRef<PagedData>(fs.memory(), fs.quota(),
-                               Mappable::Identity{fs.device().major, fs.device().minor, ino()}, seals)),
+      data_(MakeRef<PagedData>(fs.memory(), fs.quota(), Mappable::Identity{fs.device().major, fs.device().minor, ino()},
+                               seals)),
       temporary_(temporary) {}
 
 bool TmpfsRegular::ExecSealed() const { return (data_->seals() & F_SEAL_EXEC) != 0; }

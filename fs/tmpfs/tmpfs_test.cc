@@ -274,8 +274,7 @@ TEST(TmpfsModel, FileBehavesLikeAString) {
         break;
       }
       case 3: {
-        ASSERT_TRUE(
-            f->Allocate(w.Ctx(), 0, static_cast<int64_t>(at), static_cast<int64_t>(n + 1)).ok());
+        ASSERT_TRUE(f->Allocate(w.Ctx(), 0, static_cast<int64_t>(at), static_cast<int64_t>(n + 1)).ok());
         if (model.size() < at + n + 1) model.resize(at + n + 1);
         break;
       }
@@ -301,7 +300,8 @@ TEST(TmpfsModel, NamesBehaveLikeAMap) {
   auto pick = [&](uint32_t n) { return random() % n; };
   auto path = [&] {
     std::string p;
-    for (uint32_t i = 0, depth = 1 + pick(3); i < depth; ++i) p += (i ? "/" : "") + std::string(1, static_cast<char>('a' + pick(3)));
+    for (uint32_t i = 0, depth = 1 + pick(3); i < depth; ++i)
+      p += (i ? "/" : "") + std::string(1, static_cast<char>('a' + pick(3)));
     return p;
   };
   auto parent_ok = [&](const std::string& p) {

@@ -108,8 +108,8 @@ Result<void> SetAttr(const VfsContext& ctx, const VfsPath& path, AttrChange chan
   TRY(PrepareSetAttr(ctx, *inode, change));
   TRY(inode->SetAttr(ctx, change));
   if (notify::AnyWatch()) {
-    bool attrib = change.mode || change.uid || change.gid || change.atime || change.mtime || change.atime_now ||
-                  change.mtime_now;
+    bool attrib =
+        change.mode || change.uid || change.gid || change.atime || change.mtime || change.atime_now || change.mtime_now;
     if (change.size) notify::EmitOnPath(path, IN_MODIFY);
     if (attrib) notify::EmitOnPath(path, IN_ATTRIB);
   }

@@ -172,8 +172,8 @@ Result<RefPtr<Dentry>> Dentry::LookupChildLocked(const VfsContext& ctx, std::str
   if (RefPtr<Dentry> d = CachedChild(name)) return d;
   Result<RefPtr<Inode>> inode = inode_ptr()->Lookup(ctx, name);
   if (!inode.ok() && inode.error() != kENOENT) return inode.error();
-  RefPtr<Dentry> child = AdoptRef(new Dentry(RefPtr<Dentry>(this), name,
-                                             inode.ok() ? std::move(inode).value() : RefPtr<Inode>(), 0));
+  RefPtr<Dentry> child =
+      AdoptRef(new Dentry(RefPtr<Dentry>(this), name, inode.ok() ? std::move(inode).value() : RefPtr<Inode>(), 0));
   if (caches() && !IsDetached()) {
     MutexLock lock(mu_);
     // dir_mutex is held: nobody else can have inserted this name since the look above.

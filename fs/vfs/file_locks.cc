@@ -107,8 +107,8 @@ Result<void> FileLockList::SetRange(const RangeLock& request, bool wait) {
     RangeLock merged = request;
     for (size_t i = 0; i < ranges_.size();) {
       const RangeLock& r = ranges_[i];
-      bool touches = (r.end != kLockToEnd && r.end + 1 == merged.start) ||
-                     (merged.end != kLockToEnd && merged.end + 1 == r.start);
+      bool touches =
+          (r.end != kLockToEnd && r.end + 1 == merged.start) || (merged.end != kLockToEnd && merged.end + 1 == r.start);
       if (r.owner == merged.owner && r.exclusive == merged.exclusive && touches) {
         merged.start = std::min(merged.start, r.start);
         merged.end = std::max(merged.end, r.end);
@@ -159,8 +159,8 @@ Result<void> FileLockList::Flock(const File* file, bool exclusive) {
       flocks_.erase(own);
       dropped = true;
     }
-    bool conflict = std::any_of(flocks_.begin(), flocks_.end(),
-                                [&](const FlockEntry& e) { return e.exclusive || exclusive; });
+    bool conflict =
+        std::any_of(flocks_.begin(), flocks_.end(), [&](const FlockEntry& e) { return e.exclusive || exclusive; });
     if (conflict) {
       result = kEAGAIN;
     } else {

@@ -80,8 +80,8 @@ class FileLockList {
  private:
   struct Lease {
     File* file;
-    int type;        // now
-    int target;      // what a break asks for; == type when none is pending
+    int type;          // now
+    int target;        // what a break asks for; == type when none is pending
     int64_t deadline;  // of the break, CLOCK_MONOTONIC
   };
   struct FlockEntry {

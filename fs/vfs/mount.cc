@@ -403,8 +403,8 @@ std::vector<MountNamespace::MountInfo> MountNamespace::Snapshot(const VfsPath& r
     ReaderLock lock(MountLock());
     MountTree::ForEach(*impl_->root, [&](Mount& m) {
       Mount::Impl& i = *m.impl_;
-      rows.push_back({RefPtr<Mount>(&m), i.parent != nullptr ? i.parent->impl_->id : i.id, VfsPath(RefPtr<Mount>(&m), i.root),
-                      i.group, i.master, i.unbindable});
+      rows.push_back({RefPtr<Mount>(&m), i.parent != nullptr ? i.parent->impl_->id : i.id,
+                      VfsPath(RefPtr<Mount>(&m), i.root), i.group, i.master, i.unbindable});
     });
   }
   std::vector<MountInfo> out;

@@ -23,14 +23,14 @@ struct Mount::Impl {
   std::atomic<uint64_t> flags{0};
 
   // Under MountLock().
-  MountNamespace* ns = nullptr;          // null: detached
-  Mount* parent = nullptr;               // whose reference keeps this one; null for a root
-  RefPtr<Dentry> mount_point;            // in the parent
-  std::vector<RefPtr<Mount>> children;   // in the order of mounting
-  int group = 0;                         // peer group; 0: private or slave only
-  int master = 0;                        // group that this receives from
+  MountNamespace* ns = nullptr;         // null: detached
+  Mount* parent = nullptr;              // whose reference keeps this one; null for a root
+  RefPtr<Dentry> mount_point;           // in the parent
+  std::vector<RefPtr<Mount>> children;  // in the order of mounting
+  int group = 0;                        // peer group; 0: private or slave only
+  int master = 0;                       // group that this receives from
   bool unbindable = false;
-  bool expired_once = false;             // MNT_EXPIRE marks first
+  bool expired_once = false;  // MNT_EXPIRE marks first
 };
 
 struct MountNamespace::Impl {

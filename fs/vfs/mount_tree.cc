@@ -109,8 +109,8 @@ void MountTree::SetNamespace(Mount& m, MountNamespace* ns) {
   ForEach(m, [&](Mount& at) { at.impl_->ns = ns; });
 }
 
-RefPtr<Mount> MountTree::Copy(Mount& m, const RefPtr<Dentry>& root, bool recursive, CopyKind kind,
-                              bool with_unbindable, std::map<Mount*, Mount*>* map) {
+RefPtr<Mount> MountTree::Copy(Mount& m, const RefPtr<Dentry>& root, bool recursive, CopyKind kind, bool with_unbindable,
+                              std::map<Mount*, Mount*>* map) {
   const Mount::Impl& from = *m.impl_;
   RefPtr<Mount> copy = Make(from.fs, root, from.source, from.flags.load());
   Mount::Impl& to = *copy->impl_;

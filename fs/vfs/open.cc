@@ -95,8 +95,10 @@ Result<RefPtr<File>> Finish(const VfsContext& ctx, const VfsPath& path, int flag
   bool keeps = holds && open_flags.writable();
   if (holds && !keeps) inode.PutWriteAccess();
   // A driver may hand out a description of something else (/dev/tty, /dev/ptmx): that has no claim of this inode's.
-  if ((*file)->path() == path) (*file)->MarkOpened(keeps);
-  else if (keeps) inode.PutWriteAccess();
+  if ((*file)->path() == path)
+    (*file)->MarkOpened(keeps);
+  else if (keeps)
+    inode.PutWriteAccess();
   if (notify::AnyWatch()) notify::EmitOnPath(path, IN_OPEN);
   return file;
 }

@@ -18,8 +18,8 @@
 namespace moat {
 namespace {
 
-constexpr uint64_t kMaxSpare = 256;         // pages
-constexpr uint64_t kHoleFill = 64;          // pages that a fault in a hole fills at most
+constexpr uint64_t kMaxSpare = 256;           // pages
+constexpr uint64_t kHoleFill = 64;            // pages that a fault in a hole fills at most
 constexpr uint64_t kWritePieceMax = 1 << 20;  // bytes that one look at the extents serves
 
 uint64_t PageOf(uint64_t offset) { return offset / kPageSize; }
@@ -205,7 +205,8 @@ Result<size_t> PagedData::Write(IoSource& src, uint64_t offset) {
     Errno error = Errno::kOK;
     for (int i = 0; i < n && error == Errno::kOK; ++i) {
       // A piece became a hole only if somebody punched it under the lock: FillLocked left none.
-      Result<size_t> moved = pieces[i].memory == nullptr ? Result<size_t>(kEIO) : src.Take(pieces[i].memory, pieces[i].length);
+      Result<size_t> moved =
+          pieces[i].memory == nullptr ? Result<size_t>(kEIO) : src.Take(pieces[i].memory, pieces[i].length);
       if (!moved.ok()) {
         error = moved.error();
         break;
@@ -256,8 +257,7 @@ void PagedData::DropLocked(uint64_t first, uint64_t end) {
     it = extents_.erase(it);
     if (e_first < from) it = std::next(extents_.emplace(e_first, Extent{from - e_first, e.start}).first);
     if (to < e_first + e.pages) {
-      it = std::next(
-          extents_.emplace(to, Extent{e_first + e.pages - to, e.start + (to - e_first) * kPageSize}).first);
+      it = std::next(extents_.emplace(to, Extent{e_first + e.pages - to, e.start + (to - e_first) * kPageSize}).first);
     }
     gone.push_back({e.start + (from - e_first) * kPageSize, e.start + (to - e_first) * kPageSize});
     dropped += to - from;
@@ -358,7 +358,8 @@ Result<uint64_t> PagedData::SeekHole(uint64_t offset) {
 }
 
 Result<void> PagedData::AddSeals(uint32_t add) {
-  constexpr uint32_t kAll = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_FUTURE_WRITE | F_SEAL_EXEC;
+  constexpr uint32_t kAll =
+      F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_FUTURE_WRITE | F_SEAL_EXEC;
   if ((add & ~kAll) != 0) return kEINVAL;
   MutexLock lock(mu_);
   uint32_t seals = this->seals();

@@ -158,8 +158,8 @@ Result<int64_t> SysFsmount(Task& t, FdNum fd, unsigned flags, unsigned attribute
 }
 
 Result<int64_t> SysOpenTree(Task& t, DirFdNum dirfd, UserString path, unsigned flags) {
-  constexpr unsigned kKnown = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | AT_NO_AUTOMOUNT | AT_RECURSIVE |
-                              AT_SYMLINK_NOFOLLOW;
+  constexpr unsigned kKnown =
+      OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | AT_NO_AUTOMOUNT | AT_RECURSIVE | AT_SYMLINK_NOFOLLOW;
   if (flags & ~kKnown) return kEINVAL;
   if ((flags & (AT_RECURSIVE | OPEN_TREE_CLONE)) == AT_RECURSIVE) return kEINVAL;
   Task::FsCall fs(t);

@@ -17,7 +17,8 @@
 namespace moat {
 
 Result<int64_t> SysPipe2(Task& t, GuestAddr out, int flags) {
-  if (flags & ~(O_CLOEXEC | O_NONBLOCK | O_DIRECT)) return (flags & O_EXCL) != 0 ? kENOPKG : kEINVAL;  // O_NOTIFICATION_PIPE
+  if (flags & ~(O_CLOEXEC | O_NONBLOCK | O_DIRECT))
+    return (flags & O_EXCL) != 0 ? kENOPKG : kEINVAL;  // O_NOTIFICATION_PIPE
   bool cloexec = (flags & O_CLOEXEC) != 0;
   PipePair pipe = CreatePipe(flags & (O_NONBLOCK | O_DIRECT), t.cred().fsuid, t.cred().fsgid);
   int fds[2];
