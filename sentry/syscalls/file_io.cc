@@ -35,6 +35,8 @@ Result<int64_t> WriteFile(Task& t, File& file, IoSource& src, IoPosition at, boo
   Task::FsCall fs(t);
   bool block = may_block && !file.nonblocking();
   size_t done = 0;
+  // Counted here: a file that throws the bytes away (/dev/null) need not take them out of `src`.
+  const size_t total = src.remaining();
   auto once = [&] {
     return at.explicit_offset ? file.WriteAt(fs, src, at.offset + static_cast<int64_t>(done)) : file.Write(fs, src);
   };
@@ -48,7 +50,7 @@ Result<int64_t> WriteFile(Task& t, File& file, IoSource& src, IoPosition at, boo
     }
     done += *n;
     // A blocking stream takes all; a short write of anything else is the answer.
-    if (*n == 0 || src.remaining() == 0 || !block) break;
+    if (*n == 0 || done >= total || !block) break;
   }
   if (done != 0 && notify::AnyWatch()) notify::EmitOnPath(file.path(), IN_MODIFY);
   return static_cast<int64_t>(done);
