@@ -50,7 +50,7 @@ Result<int64_t> WriteFile(Task& t, File& file, IoSource& src, IoPosition at, boo
     }
     done += *n;
     // A blocking stream takes all; a short write of anything else is the answer.
-    if (*n == 0 || done >= total || !block) break;
+    if (*n == 0 || done >= total || src.remaining() == 0 || !block) break;
   }
   if (done != 0 && notify::AnyWatch()) notify::EmitOnPath(file.path(), IN_MODIFY);
   return static_cast<int64_t>(done);
