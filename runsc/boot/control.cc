@@ -210,9 +210,11 @@ class ControlServer {
     stdio->files.clear();
     Answer(client, MessageKind::kOk, 0, {});
     auto shared = std::make_shared<Channel>(std::move(client));
-    StartThread("exec-waiter", [g = *group, shared] {
+    StartThread("exec-waiter", [this, g = *group, shared] {
       int status = g->WaitForExit();
       g->Reap();
+      // The gofer's copies of its stdio go now, not with some later request: who reads the other end waits for them.
+      state_.gofer->FlushForgotten();
       [[maybe_unused]] auto sent = shared->Send(MessageKind::kExited, status);
     });
     // Until the client goes: its death is the process's.
