@@ -68,6 +68,9 @@ class PseudoDir : public PseudoInode {
   // All names at or after `from`, by position; "." and ".." are added by the file.
   virtual Result<void> List(const VfsContext& ctx, int64_t from, std::vector<PseudoEntry>& out) = 0;
   Result<RefPtr<Inode>> Lookup(const VfsContext& ctx, std::string_view name) override = 0;
+  // A name that the tree does not generate cannot be made either: it does not exist, as procfs answers.
+  Result<RefPtr<Inode>> Create(const VfsContext&, std::string_view, uint32_t) override { return kENOENT; }
+  Result<RefPtr<Inode>> Mkdir(const VfsContext&, std::string_view, uint32_t) override { return kENOENT; }
   Result<RefPtr<File>> Open(const VfsContext& ctx, const VfsPath& path, OpenFlags flags) override;
 };
 

@@ -110,7 +110,7 @@ absl::StatusOr<MountPlan> PlanHostMounts(const std::vector<std::string>& volumes
   AddOwn(plan, "/dev/shm", "tmpfs", "mode=1777", MS_NOSUID | MS_NODEV);
   AddOwn(plan, "/dev/mqueue", "mqueue", "", kNoNothing);
   AddOwn(plan, "/sys", "sysfs", "", kNoNothing | MS_RDONLY);
-  AddOwn(plan, "/tmp", "tmpfs", "mode=1777", MS_NOSUID | MS_NODEV);
+  AddOwn(plan, "/tmp", "tmpfs", "mode=1777", MS_NODEV);
   for (const std::string& volume : volumes) {
     size_t first = volume.find(':');
     size_t second = first == volume.npos ? volume.npos : volume.find(':', first + 1);

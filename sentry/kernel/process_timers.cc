@@ -154,6 +154,7 @@ Result<int32_t> ProcessTimers::Create(Task& t, int32_t clock, const abi::SigEven
   }
   ClockKind kind = ClockKind::kReal;
   clockid_t host_clock = CLOCK_MONOTONIC;
+  RefPtr<Task> cpu_task(&t);
   switch (clock) {
     case CLOCK_REALTIME:
     case CLOCK_REALTIME_ALARM:
@@ -173,13 +174,23 @@ Result<int32_t> ProcessTimers::Create(Task& t, int32_t clock, const abi::SigEven
     case CLOCK_THREAD_CPUTIME_ID:
       kind = ClockKind::kTaskCpu;
       break;
-    default:
-      // Linux has no timers on _RAW and _COARSE clocks.
-      return clock < 0 || clock == CLOCK_MONOTONIC_RAW ? kEINVAL : kEOPNOTSUPP;
+    case CLOCK_MONOTONIC_RAW:
+    case CLOCK_REALTIME_COARSE:
+    case CLOCK_MONOTONIC_COARSE:
+      return kEOPNOTSUPP;  // Linux has no timers on these
+    default: {
+      // clock_getcpuclockid(3) and pthread_getcpuclockid(3): ~id << 3, the bit 4 for a thread, and which time.
+      if (!IsCpuClock(clock)) return kEINVAL;
+      const int32_t id = ~(clock >> 3);
+      const bool thread = (clock & 4) != 0;
+      kind = thread ? ClockKind::kTaskCpu : (clock & 3) == 1 ? ClockKind::kThreadGroupUser : ClockKind::kThreadGroupCpu;
+      if (thread) cpu_task = id == 0 ? RefPtr<Task>(&t) : group_.FindTask(id, *t.pid_ns());
+      if (thread ? !cpu_task : id != 0 && id != t.tgid()) return kEINVAL;
+    }
   }
   timer->alarm = std::make_unique<Alarm>(group_, kind, [this, raw = timer.get()] { OnPosix(*raw); });
   timer->alarm->clock = host_clock;
-  if (kind == ClockKind::kTaskCpu) timer->alarm->task = RefPtr<Task>(&t);
+  if (kind == ClockKind::kTaskCpu) timer->alarm->task = std::move(cpu_task);
   MutexLock lock(mu_);
   if (timers_.size() >= group_.rlimits().Soft(RLIMIT_SIGPENDING)) return kEAGAIN;
   while (timers_.contains(next_id_)) next_id_ = next_id_ == INT_MAX ? 0 : next_id_ + 1;

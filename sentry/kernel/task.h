@@ -131,6 +131,8 @@ class Task : public RefCounted {
   uint64_t voluntary_switches() const { return parks_.load(std::memory_order_relaxed); }
   uint64_t syscall_count() const { return syscalls_.load(std::memory_order_relaxed); }
   bool exited() const { return exited_.load(std::memory_order_acquire); }
+  // It has told its joiner (set_tid_address(2)) that it is gone.
+  bool leaving() const { return leaving_.load(std::memory_order_acquire); }
   int parent_death_signal() const { return parent_death_signal_.load(std::memory_order_relaxed); }
   void set_parent_death_signal(int s) { parent_death_signal_.store(s, std::memory_order_relaxed); }
   uint64_t timer_slack() const { return timer_slack_.load(std::memory_order_relaxed); }
@@ -277,6 +279,7 @@ class Task : public RefCounted {
   std::atomic<uint64_t> guest_entries_{0};
   std::atomic<bool> parked_{false};
   std::atomic<bool> exited_{false};
+  std::atomic<bool> leaving_{false};
 
   // --- counters and small shared values ---
   std::atomic<Nanos> user_time_{0};

@@ -32,6 +32,8 @@ void TaskExit::LeaveMemory(Task& t) {
   futexes.ReleaseAtExit(mm, t.tid(), t.robust_list);
   t.robust_list = 0;
   if (t.clear_child_tid != 0) {
+    // Whoever joins the thread may look for it by its id at once: from here on signals do not find it.
+    t.leaving_.store(true, std::memory_order_release);
     const int32_t zero = 0;
     (void)mm.CopyOut(t.clear_child_tid, &zero, sizeof zero);
     (void)futexes.Wake(mm, t.clear_child_tid, true, 1, ~0u);

@@ -40,6 +40,7 @@ Result<int64_t> SendToThread(Task& t, int tgid, int tid, int signo) {
   if (!ValidSignal(signo) && signo != 0) return kEINVAL;
   RefPtr<Task> target = t.kernel().FindTask(tid, *t.pid_ns());
   if (!target || (tgid > 0 && target->TgidIn(*t.pid_ns()) != tgid)) return kESRCH;
+  if (target->leaving() && target != target->thread_group().leader()) return kESRCH;
   TRY(MaySignal(t, *target, signo));
   if (signo == 0 || target->exited()) return 0;
   TRY(target->SendSignal(InfoFor(t, *target, signo, SI_TKILL), FromOutside(t, *target)));

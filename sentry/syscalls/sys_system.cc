@@ -57,7 +57,8 @@ Result<int64_t> SysSetdomainname(Task& t, GuestAddr name, int length) {
 Result<int64_t> SysSysinfo(Task& t, UserOut<abi::Sysinfo> out) {
   MemoryInfo memory = ReadMemoryInfo(t.kernel());
   abi::Sysinfo info{};
-  info.uptime = (ReadHostClock(CLOCK_BOOTTIME) - t.kernel().boot_time()) / kNanosPerSec;
+  // Rounded up, as Linux does: never 0.
+  info.uptime = (ReadHostClock(CLOCK_BOOTTIME) - t.kernel().boot_time()) / kNanosPerSec + 1;
   for (unsigned long& load : info.loads) load = 0;
   info.totalram = memory.total;
   info.freeram = memory.free;
