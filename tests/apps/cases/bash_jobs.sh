@@ -1,10 +1,11 @@
 # Job control without a terminal and on one (through python's pty).
 set -m
-sleep 100 & sleep 200 &
+sleep 100 & first=$!; sleep 200 & second=$!
 jobs | sed 's/ *&$//'
 kill -STOP %1; sleep 0.2; jobs | sed 's/ *&$//'
 bg %1 >/dev/null; kill %1 %2
-wait %1 2>/dev/null; echo "first $?"; wait %2 2>/dev/null; echo "second $?"
+# By pid: bash may have reported the end of the job already, and then forgets its number, natively too.
+wait $first 2>/dev/null; echo "first $?"; wait $second 2>/dev/null; echo "second $?"
 (sleep 0.1; exit 9) & wait $!; echo "waited $?"
 set +m
 python3 - <<'PY'
