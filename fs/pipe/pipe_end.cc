@@ -108,7 +108,8 @@ Result<RefPtr<File>> OpenFifo(const VfsContext&, const VfsPath& path, OpenFlags 
   if (!attached) attached = inode.AttachOnce(Inode::Slot::kPipe, MakeRef<Pipe>());
   RefPtr<Pipe> pipe(static_cast<Pipe*>(attached.get()));
   if (flags.writable() && !flags.readable() && (flags.flags & O_NONBLOCK) && !pipe->HasReaders()) return kENXIO;
-  return MakeRef<PipeEnd>(path, flags, std::move(pipe), /*anonymous=*/false);
+  // An anonymous pipe that is opened again through /proc/<pid>/fd waits for nobody.
+  return MakeRef<PipeEnd>(path, flags, std::move(pipe), inode.fs().type_name() == "pipefs");
 }
 
 void RegisterFifos() { vfs::SetFifoOpener(OpenFifo); }
