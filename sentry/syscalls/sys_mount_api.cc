@@ -123,6 +123,7 @@ Result<int64_t> SysFsopen(Task& t, UserString name, unsigned flags) {
 }
 
 Result<int64_t> SysFsconfig(Task& t, FdNum fd, unsigned command, UserString key, UserString value, int aux) {
+  if (ToInt(fd) < 0) return kEINVAL;
   RefPtr<File> file = TRY(Config(t, fd));
   ConfigFile& config = static_cast<ConfigFile&>(*file);
   Task::FsCall fs(t);
