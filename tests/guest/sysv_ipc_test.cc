@@ -317,6 +317,25 @@ TEST_F(PosixQueue, FullAndEmpty) {
   ASSERT_OK(mq_getattr(queue_, &attr));
   EXPECT_EQ(attr.mq_curmsgs, 4);
 }
+TEST_F(PosixQueue, DeadlinesPass) {
+  char b[64];
+  const timespec past = {1, 0};
+  mq_attr blocking = {};
+  ASSERT_OK(mq_setattr(queue_, &blocking, nullptr));
+  EXPECT_FAIL(mq_timedreceive(queue_, b, sizeof b, nullptr, &past), ETIMEDOUT);
+  mq_attr attr = {};
+  ASSERT_OK(syscall(SYS_mq_getsetattr, queue_, nullptr, &attr));
+  for (long i = 0; i < attr.mq_maxmsg; ++i) ASSERT_OK(mq_timedsend(queue_, "m", 1, 0, &past));
+  EXPECT_FAIL(mq_timedsend(queue_, "m", 1, 0, &past), ETIMEDOUT);
+}
+TEST_F(PosixQueue, NotifiesOneProcessOnce) {
+  sigevent event = {};
+  event.sigev_notify = SIGEV_NONE;
+  ASSERT_OK(mq_notify(queue_, &event));
+  EXPECT_FAIL(mq_notify(queue_, &event), EBUSY);
+  ASSERT_OK(mq_notify(queue_, nullptr));
+  EXPECT_OK(mq_notify(queue_, &event));
+}
 TEST_F(PosixQueue, Errors) {
   char b[16];
   EXPECT_FAIL(mq_send(queue_, "01234567890123456789", 20, 0), EMSGSIZE);
