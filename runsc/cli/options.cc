@@ -74,7 +74,11 @@ absl::StatusOr<std::vector<std::string>> OptionParser::Parse(std::vector<std::st
     return Invalid("{}: {} (see {} --help)", impl_->command, e.what(), impl_->command);
   }
   std::vector<std::string> rest = app.remaining();
-  if (!rest.empty() && rest.front() == "--") rest.erase(rest.begin());
+  // The parser stops at what it does not know and leaves it, for commands with arguments of their own.
+  bool marked = !rest.empty() && rest.front() == "--";
+  if (!marked && !rest.empty() && rest.front().size() > 1 && rest.front()[0] == '-')
+    return Invalid("{}: unknown flag {} (see {} --help)", impl_->command, rest.front(), impl_->command);
+  if (marked) rest.erase(rest.begin());
   if (static_cast<int>(rest.size()) < least || (most >= 0 && static_cast<int>(rest.size()) > most))
     return Invalid("{}: expected arguments: {} (see {} --help)", impl_->command, impl_->usage, impl_->command);
   return rest;

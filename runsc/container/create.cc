@@ -43,10 +43,22 @@ ContainerRecord NewRecord(const std::string& id, const Bundle& bundle, pid_t pid
 }
 
 absl::Status CheckTerminal(const oci::Process& process, const CreateOptions& options) {
-  if (process.terminal && options.detach && options.console_socket.empty())
-    return Invalid("process.terminal: is true, but --console-socket is not given");
+  // An attached container may use the caller's own terminal.
+  if (process.terminal && options.console_socket.empty() && (options.detach || isatty(STDIN_FILENO) != 1))
+    return Invalid("process.terminal: is true, but --console-socket is not given{}",
+                   options.detach ? "" : " and stdin is no terminal");
   if (!process.terminal && !options.console_socket.empty())
     return Invalid("--console-socket: is given, but process.terminal is false");
+  return absl::OkStatus();
+}
+
+// Namespaces of the host are not joined (a warning says so), but a name that leads nowhere is a mistake.
+absl::Status CheckNamespacePaths(const oci::Spec& spec) {
+  for (size_t i = 0; i < spec.namespaces.size(); ++i) {
+    const std::string& path = spec.namespaces[i].path;
+    if (!path.empty() && access(path.c_str(), F_OK) != 0)
+      return HostFailed("config.json: linux.namespaces[{}].path: {}", i, path);
+  }
   return absl::OkStatus();
 }
 
@@ -61,6 +73,7 @@ absl::StatusOr<LaunchPlan> MakePlan(const CreateOptions& options, Bundle& bundle
   plan.boot.readonly_paths = bundle.spec.readonly_paths;
   plan.boot.devices = bundle.spec.devices;
   RETURN_IF_ERROR(CheckTerminal(*bundle.spec.process, options));
+  RETURN_IF_ERROR(CheckNamespacePaths(bundle.spec));
   absl::StatusOr<MountPlan> mounts = PlanBundleMounts(bundle.spec, bundle.path, bundle.warnings);
   if (!mounts.ok()) return Annotate(mounts.status(), "config.json");
   plan.boot.mounts = std::move(mounts->steps);

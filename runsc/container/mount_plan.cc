@@ -61,6 +61,11 @@ absl::StatusOr<MountPlan> PlanBundleMounts(const oci::Spec& spec, const std::str
   if (!root.host_is_directory) return Invalid("root.path: {}: not a directory", path);
   plan.steps.push_back(std::move(root));
 
+  // The default devices need a file system that may hold them; the gofer makes no device on the host.
+  auto is_dev = [](const oci::Mount& m) { return m.destination == "/dev" || m.destination == "/dev/"; };
+  if (std::none_of(spec.mounts.begin(), spec.mounts.end(), is_dev))
+    AddOwn(plan, "/dev", "tmpfs", "mode=755,size=65536k", MS_NOSUID);
+
   for (size_t i = 0; i < spec.mounts.size(); ++i) {
     const oci::Mount& m = spec.mounts[i];
     MountStep step;
