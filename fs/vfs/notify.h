@@ -32,6 +32,10 @@ namespace notify {
 inline std::atomic<int64_t> active_watches{0};
 inline bool AnyWatch() { return active_watches.load(std::memory_order_relaxed) != 0; }
 
+// The older way to hear of changes, fcntl(2) F_NOTIFY: told of every event on a directory or a child of it. Set by the
+// sentry with the first such watch; must not block.
+inline std::atomic<void (*)(Inode& directory, uint32_t mask)> directory_hook{nullptr};
+
 // To the watches of `inode` itself.
 void EmitEvent(Inode& inode, uint32_t mask, uint32_t cookie = 0, std::string_view name = {});
 // About an object: to the object's own watches, and by its name to those of its parent directory.

@@ -8,6 +8,7 @@
 #include "fs/vfs/vfs.h"
 #include "platform/abi/fcntl.h"
 #include "sentry/kernel/blocking.h"
+#include "sentry/kernel/directory_notify.h"
 #include "sentry/kernel/fs_call.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/thread_group.h"
@@ -179,6 +180,18 @@ Result<int64_t> SetLease(Task& t, File& file, int type) {
   return 0;
 }
 
+Result<int64_t> NotifyOfChanges(Task& t, File& file, int fd, uint32_t events) {
+  const int32_t pid = t.thread_group().RootId();
+  if ((events & ~static_cast<uint32_t>(DN_MULTISHOT)) == 0) {
+    directory_notify::Forget(file, pid);
+    return 0;
+  }
+  if (file.inode()->type() != S_IFDIR) return kENOTDIR;
+  if (file.async_owner.id == 0) TRY(SetOwner(t, file, F_OWNER_PID, t.tgid()));
+  directory_notify::Watch(t.kernel(), file, pid, fd, events);
+  return 0;
+}
+
 }  // namespace
 
 Result<int64_t> SysFcntl(Task& t, FdNum fd, int cmd, uint64_t arg) {
@@ -224,6 +237,8 @@ Result<int64_t> SysFcntl(Task& t, FdNum fd, int cmd, uint64_t arg) {
       return SetLease(t, *file, static_cast<int>(arg));
     case F_GETLEASE:
       return file->inode()->locks().GetLease(file.get());
+    case F_NOTIFY:
+      return NotifyOfChanges(t, *file, ToInt(fd), static_cast<uint32_t>(arg));
     case F_SETPIPE_SZ:
     case F_GETPIPE_SZ: {
       PipeEnd* pipe = PipeEnd::Of(*file);

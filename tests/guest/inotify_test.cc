@@ -1,6 +1,7 @@
 // inotify(7).
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -225,6 +226,41 @@ TEST_F(Inotify, EventFromAnotherProcess) {
 TEST_F(Inotify, EmptyRead) {
   char b[64];
   EXPECT_FAIL(read(fd_.get(), b, sizeof b), EAGAIN);
+}
+
+int changes_signalled;
+int changed_fd;
+void OnDirectoryChange(int, siginfo_t* info, void*) {
+  ++changes_signalled;
+  changed_fd = info->si_fd;
+}
+TEST_F(Inotify, FcntlNotifySignalsChangesOfADirectory) {
+  struct sigaction action = {};
+  action.sa_sigaction = OnDirectoryChange;
+  action.sa_flags = SA_SIGINFO;
+  ASSERT_OK(sigaction(SIGRTMIN + 2, &action, nullptr));
+  const ScopedFd dir(open(dir_.path().c_str(), O_RDONLY | O_DIRECTORY));
+  ASSERT_OK(fcntl(dir.get(), F_SETSIG, SIGRTMIN + 2));
+  ASSERT_OK(fcntl(dir.get(), F_NOTIFY, DN_MULTISHOT));  // nothing to be told of
+  changes_signalled = 0;
+  dir_.File("a", "");
+  EXPECT_EQ(changes_signalled, 0);
+  ASSERT_OK(fcntl(dir.get(), F_NOTIFY, DN_CREATE));
+  dir_.File("b", "");
+  EXPECT_EQ(changes_signalled, 1);
+  EXPECT_EQ(changed_fd, dir.get());
+  dir_.File("c", "");
+  EXPECT_EQ(changes_signalled, 1) << "one event only";
+  ASSERT_OK(fcntl(dir.get(), F_NOTIFY, DN_DELETE | DN_MULTISHOT));
+  ASSERT_OK(unlink(dir_.Join("b").c_str()));
+  ASSERT_OK(unlink(dir_.Join("c").c_str()));
+  EXPECT_EQ(changes_signalled, 3);
+  ASSERT_OK(close(dup(dir.get())));  // any close by the process ends it
+  ASSERT_OK(unlink(dir_.Join("a").c_str()));
+  EXPECT_EQ(changes_signalled, 3);
+  const ScopedFd file(open(dir_.File("d", "").c_str(), O_RDONLY));
+  EXPECT_EQ(fcntl(file.get(), F_NOTIFY, DN_CREATE), -1);
+  EXPECT_EQ(errno, ENOTDIR);
 }
 
 }  // namespace
