@@ -1,5 +1,6 @@
 #include "runsc/boot/control.h"
 
+#include <poll.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -34,6 +35,7 @@ class ControlServer {
     init_ = *std::move(init);
     StartThread("init-waiter", [this] { WaitForInit(); });
     if (state_.config.host_terminal) StartThread("stop-reporter", [this] { ReportStops(); });
+    if (state_.zygote.valid()) StartThread("zygote-watch", [this] { WatchZygote(); });
     Report(MessageKind::kReady, 0, {});
     for (;;) {
       Result<Message> message = supervisor_.Receive();
@@ -95,6 +97,15 @@ class ControlServer {
     // The rest of the pid namespace dies with its init; their files flush before the process ends.
     Report(MessageKind::kExited, status, {});
     _exit(0);
+  }
+
+  // A guest that waits inside of the sentry would not notice that its stub is gone, and no process can start any more.
+  void WatchZygote() {
+    pollfd p = {state_.zygote.get(), POLLIN, 0};
+    while (ppoll(&p, 1, nullptr, nullptr) <= 0) {
+    }
+    Report(MessageKind::kFailed, 1, "the sandbox ends: the process that its guest processes are made from was killed");
+    _exit(1);
   }
 
   // The job's stop is seen under the kernel's locks; the report is sent from here.

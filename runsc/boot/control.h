@@ -21,6 +21,7 @@ struct ContainerState {
   RefPtr<UtsNamespace> uts_ns;
   RefPtr<IpcNamespace> ipc_ns;
   HostStdio stdio;
+  ScopedFd zygote;  // a pidfd: readable once the process that all stubs come from (and die with) is dead
 };
 
 // Loads init, reports kReady or kFailed, and serves until the process ends.

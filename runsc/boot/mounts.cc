@@ -135,7 +135,7 @@ class MountBuilder {
   absl::Status MakeDevices(const VfsContext& ctx) {
     Result<VfsPath> dev = vfs::Resolve(ctx, ctx.root, "/dev", {.directory_only = true});
     if (!dev.ok()) return absl::OkStatus();  // a root without /dev: its choice
-    Result<void> populated = PopulateDev(ctx, *dev);
+    Result<void> populated = config_.default_devices ? PopulateDev(ctx, *dev) : Result<void>();
     if (!populated.ok() && populated.error() != kEROFS)
       return Failed("make the default devices in /dev: {}", ErrnoText(populated.error()));
     for (size_t i = 0; i < config_.devices.size(); ++i) {

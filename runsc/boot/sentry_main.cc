@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "fs/hostfs/gofer_client.h"
@@ -60,6 +61,10 @@ absl::Status Boot(ContainerState& state) {
   const BootConfig& config = state.config;
   ASSIGN_OR_RETURN(std::unique_ptr<Kernel> kernel, MakeKernel(config));
   kernel->trace_syscalls = config.strace;
+  if (pid_t zygote = kernel->platform().zygote_pid(); zygote > 0) {
+    state.zygote.Reset(static_cast<int>(syscall(SYS_pidfd_open, zygote, 0)));
+    if (!state.zygote.valid()) return HostFailed("open the zygote's pidfd");
+  }
   state.kernel = kernel.release();  // lives as long as the process
 
   std::vector<ScopedFd> connections;

@@ -77,6 +77,9 @@ absl::StatusOr<LaunchPlan> MakePlan(const CreateOptions& options, Bundle& bundle
   absl::StatusOr<MountPlan> mounts = PlanBundleMounts(bundle.spec, bundle.path, bundle.warnings);
   if (!mounts.ok()) return Annotate(mounts.status(), "config.json");
   plan.boot.mounts = std::move(mounts->steps);
+  // A /dev of the host's is taken as it is: no device can be made there.
+  for (const MountStep& m : plan.boot.mounts)
+    plan.boot.default_devices &= m.type != "host" || (m.destination != "/dev" && m.destination != "/dev/");
   plan.gofer_mounts = std::move(mounts->gofer_mounts);
   if (!options.console_socket.empty()) {
     const oci::Process& p = *bundle.spec.process;

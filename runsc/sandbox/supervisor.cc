@@ -172,6 +172,7 @@ int Supervisor::Run() {
     if (options_.listener.valid() && fds[4].revents != 0) AcceptClient();
   }
   processes_ = SandboxProcesses();
+  if (!exited_ && !failure_.ok()) fprintf(stderr, "runsc: %s\n", Text(failure_).c_str());
   return exited_ ? exit_status_ : SIGKILL;
 }
 
