@@ -316,6 +316,8 @@ TEST(Sched, AffinityErrors) {
   CPU_ZERO(&none);
   EXPECT_FAIL(sched_setaffinity(0, sizeof none, &none), EINVAL);
   EXPECT_FAIL(sched_getaffinity(999'999, sizeof none, &none), ESRCH);
+  EXPECT_FAIL(sched_getaffinity(-1, sizeof none, &none), ESRCH);
+  EXPECT_FAIL(sched_setaffinity(-1, sizeof none, &none), ESRCH);
   EXPECT_FAIL(syscall(SYS_sched_getaffinity, 0, size_t{1}, &none), EINVAL);
 }
 TEST(Sched, PolicyAndParam) {
