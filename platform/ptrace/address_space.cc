@@ -21,7 +21,10 @@ PtraceAddressSpace::~PtraceAddressSpace() {
     MutexLock lock(mu_);
     ended = ended_;
   }
-  if (!ended) syscall(SYS_tgkill, stub_.pid, stub_.pid, SIGKILL);
+  if (!ended) {
+    pool_.Forget(stub_.pid);
+    syscall(SYS_tgkill, stub_.pid, stub_.pid, SIGKILL);
+  }
   pool_.Return(stub_.page);
 }
 
@@ -129,9 +132,14 @@ void PtraceAddressSpace::AddContext(PtraceContext& context) {
 }
 
 bool PtraceAddressSpace::RemoveContext(PtraceContext& context) {
-  MutexLock lock(mu_);
-  std::erase(contexts_, &context);
-  return EndedLocked();
+  bool ended;
+  {
+    MutexLock lock(mu_);
+    std::erase(contexts_, &context);
+    ended = EndedLocked();
+  }
+  if (ended) pool_.Forget(stub_.pid);
+  return ended;
 }
 
 void PtraceAddressSpace::AddSpare() {
@@ -140,9 +148,14 @@ void PtraceAddressSpace::AddSpare() {
 }
 
 bool PtraceAddressSpace::RemoveSpare() {
-  MutexLock lock(mu_);
-  --spares_;
-  return EndedLocked();
+  bool ended;
+  {
+    MutexLock lock(mu_);
+    --spares_;
+    ended = EndedLocked();
+  }
+  if (ended) pool_.Forget(stub_.pid);
+  return ended;
 }
 
 bool PtraceAddressSpace::EndedLocked() {

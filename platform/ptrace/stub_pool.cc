@@ -1,5 +1,6 @@
 #include "platform/ptrace/stub_pool.h"
 
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -13,6 +14,20 @@
 #include "platform/stub/zygote.h"
 
 namespace moat::ptrace_platform {
+namespace {
+
+constexpr Nanos kLookPeriod = 500'000'000;
+
+// Also of a process that waits to be reaped by its tracer, which no signal tells.
+bool IsDead(pid_t pid) {
+  ScopedFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
+  if (!pidfd.valid()) return errno == ESRCH;
+  pollfd p = {pidfd.get(), POLLIN, 0};
+  timespec zero = {};
+  return ppoll(&p, 1, &zero, nullptr) > 0;
+}
+
+}  // namespace
 
 Result<std::unique_ptr<StubPool>> StubPool::Create(const sock_fprog* filter) {
   std::unique_ptr<StubPool> pool(new StubPool);
@@ -35,6 +50,7 @@ Result<std::unique_ptr<StubPool>> StubPool::Create(const sock_fprog* filter) {
   // The first stub proves that all of it works here.
   ReadyStub first = TRY(pool->Take());
   MutexLock lock(pool->mu_);
+  pool->in_use_.erase(first.pid);
   pool->ready_.push_back(first);
   return pool;
 }
@@ -103,7 +119,7 @@ void StubPool::Run() {
       full = (ready_.size() >= kAhead && waiters_.empty()) || failure_ == kESRCH;
     }
     if (full) {
-      parker_.Park();
+      if (!parker_.Park(DeadlineAfter(kLookPeriod))) LookForDeadStubs();
       continue;
     }
     Result<ReadyStub> made = Make();
@@ -124,6 +140,27 @@ void StubPool::Run() {
   }
 }
 
+void StubPool::LookForDeadStubs() {
+  std::vector<pid_t> pids;
+  {
+    MutexLock lock(mu_);
+    pids.assign(in_use_.begin(), in_use_.end());
+    for (const ReadyStub& s : ready_) pids.push_back(s.pid);
+  }
+  std::erase_if(pids, [](pid_t pid) { return !IsDead(pid); });
+  for (pid_t pid : pids) {
+    if (std::find(suspects_.begin(), suspects_.end(), pid) == suspects_.end()) continue;
+    MOAT_LOG(kError, "stub {} was killed from outside: the sandbox ends", pid);
+    syscall(SYS_tgkill, zygote_pid_, zygote_pid_, SIGKILL);
+  }
+  suspects_ = std::move(pids);
+}
+
+void StubPool::Forget(pid_t stub) {
+  MutexLock lock(mu_);
+  in_use_.erase(stub);
+}
+
 Result<ReadyStub> StubPool::Take() {
   Parker self;
   for (bool first = true;; first = false) {
@@ -132,6 +169,7 @@ Result<ReadyStub> StubPool::Take() {
       if (!ready_.empty()) {
         ReadyStub stub = ready_.back();
         ready_.pop_back();
+        in_use_.insert(stub.pid);
         if (ready_.size() < kAhead / 2) parker_.Unpark();
         return stub;
       }

@@ -4,6 +4,7 @@
 #define MOAT_PLATFORM_PTRACE_STUB_POOL_H_
 
 #include <memory>
+#include <set>
 #include <vector>
 
 #include "platform/base/mutex.h"
@@ -33,6 +34,8 @@ class StubPool {
 
   // Waits for one if none is ready. kEAGAIN: the host makes no more processes; kESRCH: the zygote has died.
   Result<ReadyStub> Take();
+  // Its user is about to kill it: its death is no surprise from here on.
+  void Forget(pid_t stub);
   // The stub is dead: its command page can serve another.
   void Return(uint32_t page);
   pid_t zygote_pid() const { return zygote_pid_; }
@@ -45,6 +48,9 @@ class StubPool {
   void Run();
   stub::Command* CommandsAt(uint32_t page) const;
   Result<ReadyStub> Make();
+  // Ends the zygote, and so all of the sandbox, when the host killed a stub whose guest waits inside of the sentry and
+  // would never notice. A guest that runs notices by itself and has one period of time for it.
+  void LookForDeadStubs();
 
   pid_t zygote_pid_ = 0;
   ScopedFd commands_fd_;
@@ -55,6 +61,8 @@ class StubPool {
 
   Mutex mu_{LockRank::kStub};
   std::vector<ReadyStub> ready_ ABSL_GUARDED_BY(mu_);
+  std::set<pid_t> in_use_ ABSL_GUARDED_BY(mu_);
+  std::vector<pid_t> suspects_;  // the pool thread's: dead at the last look
   std::vector<uint32_t> free_pages_ ABSL_GUARDED_BY(mu_);
   uint32_t next_page_ ABSL_GUARDED_BY(mu_) = 0;
   std::vector<Parker*> waiters_ ABSL_GUARDED_BY(mu_);
