@@ -20,15 +20,17 @@ struct sock_fprog;  // <linux/filter.h>
 namespace moat {
 
 // Why a Switch came back.
-struct SyscallEvent {};                // registers: orig_rax is the number, rax is -ENOSYS
-struct FaultEvent {                    // a synchronous exception of the guest instruction at rip
-  int signo;                           // SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP
+struct SyscallEvent {};  // registers: orig_rax is the number, rax is -ENOSYS
+struct FaultEvent {      // a synchronous exception of the guest instruction at rip
+  int signo;             // SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP
   int si_code;
-  GuestAddr address;                   // si_addr
-  uint32_t trapno = 0, error_code = 0; // x86 trap number and page-fault error code, when known
+  GuestAddr address;                    // si_addr
+  uint32_t trapno = 0, error_code = 0;  // x86 trap number and page-fault error code, when known
 };
-struct InterruptEvent {};              // Interrupt() was called, or a time slice ended
-struct ExitEvent { int wait_status; }; // the stub died: the host killed it, or a bug of ours
+struct InterruptEvent {};  // Interrupt() was called, or a time slice ended
+struct ExitEvent {
+  int wait_status;
+};  // the stub died: the host killed it, or a bug of ours
 using Event = std::variant<SyscallEvent, FaultEvent, InterruptEvent, ExitEvent>;
 
 class Context;
@@ -93,8 +95,8 @@ class Platform {
 
 // How to make a platform. Made before the sentry gives up its privileges; see platform/registry.h.
 struct PlatformOptions {
-  int memory_fd = -1;       // the MemoryFile's memfd, in the fd table that sentry and stubs share
-  int cpus = 1;             // host CPUs that the sandbox may use
+  int memory_fd = -1;  // the MemoryFile's memfd, in the fd table that sentry and stubs share
+  int cpus = 1;        // host CPUs that the sandbox may use
   // The seccomp filter that zygote and stubs load, compiled at build time from platform/stub/stub_rules.inc;
   // null in unit tests: none is loaded. Must outlive the platform.
   const sock_fprog* stub_filter = nullptr;

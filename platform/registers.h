@@ -16,12 +16,18 @@ struct Registers {
   uint64_t SyscallNumber() const { return gp.orig_rax; }
   uint64_t SyscallArg(int i) const {
     switch (i) {
-      case 0: return gp.rdi;
-      case 1: return gp.rsi;
-      case 2: return gp.rdx;
-      case 3: return gp.r10;
-      case 4: return gp.r8;
-      default: return gp.r9;
+      case 0:
+        return gp.rdi;
+      case 1:
+        return gp.rsi;
+      case 2:
+        return gp.rdx;
+      case 3:
+        return gp.r10;
+      case 4:
+        return gp.r8;
+      default:
+        return gp.r9;
     }
   }
   void SetReturn(int64_t value) { gp.rax = static_cast<uint64_t>(value); }

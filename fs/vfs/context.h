@@ -15,13 +15,13 @@ class MountNamespace;
 struct VfsContext {
   const Credentials& cred;
   MountNamespace& mounts;
-  VfsPath root;                       // the task's root directory: ".." stops here
+  VfsPath root;  // the task's root directory: ".." stops here
   VfsPath cwd;
   uint32_t umask = 022;
   uint64_t file_size_limit = ~uint64_t{0};  // RLIMIT_FSIZE; a write past it is EFBIG (the caller sends SIGXFSZ)
-  int32_t pid = 0;                    // thread group id in the root pid namespace: lock owner, F_GETLK
+  int32_t pid = 0;                          // thread group id in the root pid namespace: lock owner, F_GETLK
   int32_t tid = 0;
-  void* task = nullptr;               // opaque: the sentry's Task, for procfs and ttys above fs/
+  void* task = nullptr;  // opaque: the sentry's Task, for procfs and ttys above fs/
 };
 
 }  // namespace moat

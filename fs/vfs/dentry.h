@@ -26,12 +26,12 @@ class Dentry : public RefCounted {
   RefPtr<Inode> inode() const { return RefPtr<Inode>(inode_ptr()); }  // null when negative
   // The same, borrowed: valid while the caller holds this dentry. A positive dentry never changes its inode.
   Inode* inode_ptr() const { return inode_.load(std::memory_order_acquire); }
-  RefPtr<Dentry> parent() const;   // null for a root
-  std::string name() const;        // a copy: renames change it
+  RefPtr<Dentry> parent() const;  // null for a root
+  std::string name() const;       // a copy: renames change it
   bool IsRoot() const { return (state_.load(std::memory_order_relaxed) & kRoot) != 0; }
   bool IsAnonymous() const { return (state_.load(std::memory_order_relaxed) & kAnonymous) != 0; }
   bool IsDetached() const { return (state_.load(std::memory_order_acquire) & kUnlinked) != 0; }  // unlinked
-  bool IsAncestorOf(const Dentry& d) const;  // true for itself
+  bool IsAncestorOf(const Dentry& d) const;                                                      // true for itself
 
   // Finds or looks up a child; a negative dentry is an answer too (its inode() is null).
   Result<RefPtr<Dentry>> LookupChild(const VfsContext& ctx, std::string_view name);
@@ -43,11 +43,11 @@ class Dentry : public RefCounted {
   Mutex& dir_mutex() { return inode_ptr()->dir_mutex(); }
 
   // Called by the VFS's name operations (dir_mutex of the parents held).
-  void Instantiate(RefPtr<Inode> inode);   // negative -> positive
-  void MarkUnlinked();                     // detached; a later lookup of the name goes to the file system
+  void Instantiate(RefPtr<Inode> inode);  // negative -> positive
+  void MarkUnlinked();                    // detached; a later lookup of the name goes to the file system
   static void Move(Dentry& d, Dentry& new_parent, std::string_view new_name);
   static void Exchange(Dentry& a, Dentry& b);
-  void InvalidateChildren();               // drops what is cached below
+  void InvalidateChildren();  // drops what is cached below
   // A detached dentry "name (deleted)" below `parent`, for O_TMPFILE.
   static RefPtr<Dentry> CreateUnlinked(Dentry& parent, RefPtr<Inode> inode, std::string name);
   // linkat(2) of an O_TMPFILE file gives it a name in a dentry of its own; the one that it was opened with stays
@@ -74,15 +74,15 @@ class Dentry : public RefCounted {
   static uint32_t Hash(std::string_view name);
   bool caches() const;
   Dentry* FindLocked(std::string_view name, uint32_t hash) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void InsertLocked(Dentry* child) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);      // takes a reference
-  void EraseLocked(Dentry* child) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);       // the caller drops the reference
+  void InsertLocked(Dentry* child) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);  // takes a reference
+  void EraseLocked(Dentry* child) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);   // the caller drops the reference
   void GrowLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Unhash();
 
   std::atomic<Inode*> inode_;
   std::atomic<uint32_t> state_;
   std::atomic<bool> recently_used_{true};
-  uint32_t hash_ = 0;             // of name_
+  uint32_t hash_ = 0;  // of name_
   // name_ and parent_ change only with both parents' mu_ and the tree lock (dentry.cc) held: the holder of a
   // parent's mu_ may read its children's names, everybody else reads under the tree lock.
   std::string name_;
@@ -92,9 +92,9 @@ class Dentry : public RefCounted {
   std::unique_ptr<Dentry*[]> buckets_ ABSL_GUARDED_BY(mu_);
   uint32_t bucket_count_ ABSL_GUARDED_BY(mu_) = 0;  // a power of two
   uint32_t child_count_ ABSL_GUARDED_BY(mu_) = 0;
-  uint32_t pins_ = 0;             // mount points at or below, on file systems that do not cache; under the tree lock
-  Dentry* hash_next_ = nullptr;   // in the parent's bucket; guarded by the parent's mu_
-  Dentry* lru_prev_ = nullptr;    // guarded by the LRU's lock
+  uint32_t pins_ = 0;            // mount points at or below, on file systems that do not cache; under the tree lock
+  Dentry* hash_next_ = nullptr;  // in the parent's bucket; guarded by the parent's mu_
+  Dentry* lru_prev_ = nullptr;   // guarded by the LRU's lock
   Dentry* lru_next_ = nullptr;
 };
 

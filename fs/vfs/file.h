@@ -118,7 +118,6 @@ class File : public RefCounted, public Pollable {
   void OnLastUnref() override;
 
  private:
-
   VfsPath path_;
   bool regular_ = false;
   bool opened_ = false;

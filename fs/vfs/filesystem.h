@@ -59,7 +59,7 @@ class FileSystem : public RefCounted {
 // mount(2)'s arguments for a new instance.
 struct MountRequest {
   std::string source;
-  std::string data;  // "size=64k,mode=755"
+  std::string data;    // "size=64k,mode=755"
   uint64_t flags = 0;  // MS_*
 };
 
@@ -67,7 +67,7 @@ class FileSystemType {
  public:
   virtual ~FileSystemType() = default;
   virtual std::string_view name() const = 0;
-  virtual bool needs_device() const { return false; }        // "nodev" in /proc/filesystems when false
+  virtual bool needs_device() const { return false; }          // "nodev" in /proc/filesystems when false
   virtual bool mountable_in_user_ns() const { return false; }  // FS_USERNS_MOUNT
   virtual Result<RefPtr<FileSystem>> Mount(const VfsContext& ctx, const MountRequest& request) = 0;
 };

@@ -34,7 +34,7 @@ class FileLockList;
 // How a file is opened: open(2) flags as the guest gave them (O_*), plus mode bits for O_CREAT.
 struct OpenFlags {
   int flags = 0;
-  bool readable() const;   // access mode grants read(2)
+  bool readable() const;  // access mode grants read(2)
   bool writable() const;
   bool path_only() const;  // O_PATH
 };

@@ -16,7 +16,7 @@ class MountNamespace;
 class Mount : public RefCounted {
  public:
   FileSystem& fs() const;
-  RefPtr<Dentry> root() const;        // the dentry of fs() that this mount shows at its top
+  RefPtr<Dentry> root() const;  // the dentry of fs() that this mount shows at its top
   // Flags of this mount: MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_NOATIME, MS_RELATIME, ...
   uint64_t flags() const;
   bool read_only() const;             // the mount or its file system

@@ -30,9 +30,9 @@ struct Kstat {
   uint32_t blksize = 4096;
   Nanos atime = 0, mtime = 0, ctime = 0, btime = 0;
   bool has_btime = false;
-  uint64_t mount_id = 0;         // filled in by the VFS
-  bool mount_root = false;       // likewise
-  uint64_t attributes = 0;       // STATX_ATTR_*
+  uint64_t mount_id = 0;    // filled in by the VFS
+  bool mount_root = false;  // likewise
+  uint64_t attributes = 0;  // STATX_ATTR_*
 };
 
 // A change of attributes (chmod, chown, truncate, utimensat); only what is set is changed.

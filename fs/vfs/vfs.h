@@ -16,8 +16,8 @@ namespace moat::vfs {
 // How to walk: the last symlink, and openat2(2)'s RESOLVE_* bits.
 struct ResolveOptions {
   bool follow_last = true;
-  bool allow_empty = false;   // AT_EMPTY_PATH: "" is `at` itself
-  uint64_t resolve = 0;       // RESOLVE_NO_XDEV, NO_MAGICLINKS, NO_SYMLINKS, BENEATH, IN_ROOT, CACHED
+  bool allow_empty = false;     // AT_EMPTY_PATH: "" is `at` itself
+  uint64_t resolve = 0;         // RESOLVE_NO_XDEV, NO_MAGICLINKS, NO_SYMLINKS, BENEATH, IN_ROOT, CACHED
   bool directory_only = false;  // the result must be a directory (O_DIRECTORY, trailing slash)
 };
 
@@ -27,15 +27,15 @@ Result<VfsPath> Resolve(const VfsContext& ctx, const VfsPath& at, std::string_vi
 // The parent directory and last name, for calls that make or remove names.
 struct ParentAndName {
   VfsPath parent;
-  std::string name;            // may be "." or "..": callers answer kEINVAL, kEBUSY, kEEXIST... as theirs says
+  std::string name;  // may be "." or "..": callers answer kEINVAL, kEBUSY, kEEXIST... as theirs says
   bool trailing_slash = false;
 };
 Result<ParentAndName> ResolveParent(const VfsContext& ctx, const VfsPath& at, std::string_view path,
                                     const ResolveOptions& o = {});
 
 struct OpenOptions {
-  int flags = 0;       // O_*
-  uint32_t mode = 0;   // for O_CREAT and O_TMPFILE, umask not yet applied
+  int flags = 0;      // O_*
+  uint32_t mode = 0;  // for O_CREAT and O_TMPFILE, umask not yet applied
   uint64_t resolve = 0;
 };
 Result<RefPtr<File>> Open(const VfsContext& ctx, const VfsPath& at, std::string_view path, const OpenOptions& o);
@@ -48,7 +48,8 @@ Result<Kstat> Stat(const VfsContext& ctx, const VfsPath& path);
 Result<void> SetAttr(const VfsContext& ctx, const VfsPath& path, AttrChange change);  // permission checks included
 Result<void> Mkdir(const VfsContext& ctx, const VfsPath& at, std::string_view path, uint32_t mode);
 Result<void> Mknod(const VfsContext& ctx, const VfsPath& at, std::string_view path, uint32_t mode, DeviceId dev);
-// bind(2) of an AF_UNIX socket: makes the S_IFSOCK inode and returns its place. kEADDRINUSE for kEEXIST is the caller's.
+// bind(2) of an AF_UNIX socket: makes the S_IFSOCK inode and returns its place. kEADDRINUSE for kEEXIST is the
+// caller's.
 Result<VfsPath> MknodSocket(const VfsContext& ctx, const VfsPath& at, std::string_view path, uint32_t mode);
 Result<void> Symlink(const VfsContext& ctx, std::string_view target, const VfsPath& at, std::string_view path);
 Result<void> Link(const VfsContext& ctx, const VfsPath& old_path, const VfsPath& new_at, std::string_view new_path);

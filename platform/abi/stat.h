@@ -1,4 +1,5 @@
-// struct stat, statx and statfs as x86-64 guests lay them out: those of the host's C library. Source: stat(2), statx(2).
+// struct stat, statx and statfs as x86-64 guests lay them out: those of the host's C library. Source: stat(2),
+// statx(2).
 #ifndef MOAT_PLATFORM_ABI_STAT_H_
 #define MOAT_PLATFORM_ABI_STAT_H_
 

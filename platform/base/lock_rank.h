@@ -10,17 +10,17 @@ enum class LockRank : int {
   // runsc and control
   kControl = 100,
   // sentry/kernel: the process tree and its parts
-  kKernel = 200,        // task lists, pid namespaces, sessions, process groups
+  kKernel = 200,  // task lists, pid namespaces, sessions, process groups
   kThreadGroup = 220,
   kFdTable = 240,
   kFsContext = 250,
-  kSignal = 260,        // pending signals and actions of a thread group
-  kSignalActions = 265, // actions shared by CLONE_SIGHAND
+  kSignal = 260,         // pending signals and actions of a thread group
+  kSignalActions = 265,  // actions shared by CLONE_SIGHAND
   kTask = 280,
   kTimer = 290,
   // sentry/ipc, sockets
   kIpc = 300,
-  kUnixGc = 315,        // one for the sandbox: sockets that are in flight themselves
+  kUnixGc = 315,  // one for the sandbox: sockets that are in flight themselves
   kSocket = 320,
   kSocketPeer = 330,
   // fs
@@ -28,23 +28,23 @@ enum class LockRank : int {
   kEpoll = 400,         // epoll instance: polls other files while held
   kFile = 410,          // per file description (offset)
   kTty = 420,
-  kAppend = 430,        // one O_APPEND write of an inode at a time
-  kRename = 440,        // one per file system: cross-directory rename
+  kAppend = 430,  // one O_APPEND write of an inode at a time
+  kRename = 440,  // one per file system: cross-directory rename
   kMountTree = 450,
-  kDirectory = 460,     // directory contents (an inode's children)
+  kDirectory = 460,  // directory contents (an inode's children)
   kDentry = 470,
-  kOverlay = 475,       // overlay: an object's own state; the work directory of the upper
-  kInode = 480,         // attributes and data of one inode
-  kInodeChild = 490,    // a layer below: overlay's lower inode
+  kOverlay = 475,     // overlay: an object's own state; the work directory of the upper
+  kInode = 480,       // attributes and data of one inode
+  kInodeChild = 490,  // a layer below: overlay's lower inode
   kFileLocks = 500,
   kPipe = 510,
   kInotify = 520,
-  kSignalFd = 530,      // list of signalfds; taken while signals are queued
+  kSignalFd = 530,  // list of signalfds; taken while signals are queued
   // sentry/mm
-  kMmMapping = 600,     // VMA tree
+  kMmMapping = 600,        // VMA tree
   kOverlayMappable = 605,  // mappings of an overlay file: held over the layers' kMappable
-  kMappable = 610,      // mappings of one memory object: may be held across InvalidateMapping
-  kMmPages = 620,       // guest page -> memory
+  kMappable = 610,         // mappings of one memory object: may be held across InvalidateMapping
+  kMmPages = 620,          // guest page -> memory
   kFutex = 660,
   kAddressSpace = 700,  // queue of stub operations
   kStub = 710,
@@ -54,7 +54,7 @@ enum class LockRank : int {
   kOverlayTable = 805,  // which layers' objects are one overlay object
   kHostPoller = 810,    // host fd -> wait queue: notifies while held
   kWaitQueue = 820,
-  kEpollReady = 830,    // taken by callbacks of wait queues
+  kEpollReady = 830,  // taken by callbacks of wait queues
   kTimerWheel = 840,
   kScheduler = 860,
   kLeaf = 900,

@@ -24,24 +24,23 @@ void LogLine(LogLevel level, std::string_view line);
 
 }  // namespace moat
 
-#define MOAT_LOG(level, ...)                                                     \
-  do {                                                                           \
-    if (::moat::LogEnabled(::moat::LogLevel::level)) [[unlikely]]                \
-      ::moat::LogLine(::moat::LogLevel::level, ::fmt::format(__VA_ARGS__));      \
+#define MOAT_LOG(level, ...)                                                \
+  do {                                                                      \
+    if (::moat::LogEnabled(::moat::LogLevel::level)) [[unlikely]]           \
+      ::moat::LogLine(::moat::LogLevel::level, ::fmt::format(__VA_ARGS__)); \
   } while (0)
 
-#define MOAT_LOG_ONCE(...)                                                       \
-  do {                                                                           \
-    static ::std::atomic<bool> moat_logged{false};                               \
-    if (!moat_logged.exchange(true, ::std::memory_order_relaxed))                \
-      MOAT_LOG(kWarning, __VA_ARGS__);                                           \
+#define MOAT_LOG_ONCE(...)                                                                         \
+  do {                                                                                             \
+    static ::std::atomic<bool> moat_logged{false};                                                 \
+    if (!moat_logged.exchange(true, ::std::memory_order_relaxed)) MOAT_LOG(kWarning, __VA_ARGS__); \
   } while (0)
 
 // Checked in every build: an invariant whose breach must not go on.
-#define MOAT_CHECK(cond)                                                         \
-  do {                                                                           \
-    if (!(cond)) [[unlikely]]                                                    \
-      ::moat::Panic(__FILE__, __LINE__, "check failed: " #cond);                 \
+#define MOAT_CHECK(cond)                                         \
+  do {                                                           \
+    if (!(cond)) [[unlikely]]                                    \
+      ::moat::Panic(__FILE__, __LINE__, "check failed: " #cond); \
   } while (0)
 
 #endif  // MOAT_PLATFORM_BASE_LOG_H_

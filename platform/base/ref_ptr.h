@@ -55,11 +55,10 @@ class RefPtr {
   RefPtr(const RefPtr& o) : RefPtr(o.p_) {}
   RefPtr(RefPtr&& o) noexcept : p_(std::exchange(o.p_, nullptr)) {}
   template <typename U>
-    requires std::is_convertible_v<U*, T*>
-  RefPtr(const RefPtr<U>& o) : RefPtr(static_cast<T*>(o.get())) {}  // NOLINT
+  requires std::is_convertible_v<U*, T*> RefPtr(const RefPtr<U>& o) : RefPtr(static_cast<T*>(o.get())) {}  // NOLINT
   template <typename U>
-    requires std::is_convertible_v<U*, T*>
-  RefPtr(RefPtr<U>&& o) noexcept : p_(o.Leak()) {}  // NOLINT
+  requires std::is_convertible_v<U*, T*> RefPtr(RefPtr<U>&& o)
+  noexcept : p_(o.Leak()) {}  // NOLINT
   RefPtr& operator=(RefPtr o) noexcept {
     std::swap(p_, o.p_);
     return *this;

@@ -24,24 +24,18 @@ class [[nodiscard]] Result {
     if (e == Errno::kOK) __builtin_trap();
   }
   template <typename U = T>
-    requires(std::is_constructible_v<T, U &&> && !std::is_same_v<std::remove_cvref_t<U>, Errno> &&
-             !std::is_same_v<std::remove_cvref_t<U>, Result>)
-  Result(U&& value) : error_(Errno::kOK) {  // NOLINT(google-explicit-constructor)
+  requires(std::is_constructible_v<T, U&&> && !std::is_same_v<std::remove_cvref_t<U>, Errno> &&
+           !std::is_same_v<std::remove_cvref_t<U>, Result>) Result(U&& value)
+      : error_(Errno::kOK) {  // NOLINT(google-explicit-constructor)
     new (&storage_.value) T(std::forward<U>(value));
   }
   Result(Result&& o) noexcept : error_(o.error_) {
     if (ok()) new (&storage_.value) T(std::move(o.storage_.value));
   }
-  Result(const Result& o)
-    requires std::is_copy_constructible_v<T>
-      : error_(o.error_) {
+  Result(const Result& o) requires std::is_copy_constructible_v<T> : error_(o.error_) {
     if (ok()) new (&storage_.value) T(o.storage_.value);
   }
-  Result& operator=(const Result& o)
-    requires std::is_copy_constructible_v<T>
-  {
-    return *this = Result(o);
-  }
+  Result& operator=(const Result& o) requires std::is_copy_constructible_v<T> { return *this = Result(o); }
   Result& operator=(Result&& o) noexcept {
     if (this != &o) {
       this->~Result();
@@ -115,11 +109,11 @@ inline void TakeValue(Result<void>&&) {}
 }  // namespace moat
 
 // A GNU statement expression: evaluates to the value or returns the Errno from the function.
-#define TRY(expr)                                         \
-  ({                                                      \
-    auto moat_try_result = (expr);                        \
-    if (!moat_try_result.ok()) [[unlikely]]               \
-      return moat_try_result.error();                     \
+#define TRY(expr)                                            \
+  ({                                                         \
+    auto moat_try_result = (expr);                           \
+    if (!moat_try_result.ok()) [[unlikely]]                  \
+      return moat_try_result.error();                        \
     ::moat::internal::TakeValue(std::move(moat_try_result)); \
   })
 

@@ -47,8 +47,6 @@ bool Credentials::HasCapabilityIn(int cap, const UserNamespace& target) const {
   }
 }
 
-bool Credentials::InGroup(Kgid g) const {
-  return g == fsgid || std::binary_search(groups.begin(), groups.end(), g);
-}
+bool Credentials::InGroup(Kgid g) const { return g == fsgid || std::binary_search(groups.begin(), groups.end(), g); }
 
 }  // namespace moat

@@ -15,8 +15,8 @@ namespace moat {
 
 using Kuid = uint32_t;
 using Kgid = uint32_t;
-inline constexpr uint32_t kNoId = ~uint32_t{0};         // (uid_t)-1: "leave it" or unmapped
-inline constexpr uint32_t kOverflowId = 65534;          // /proc/sys/kernel/overflowuid
+inline constexpr uint32_t kNoId = ~uint32_t{0};  // (uid_t)-1: "leave it" or unmapped
+inline constexpr uint32_t kOverflowId = 65534;   // /proc/sys/kernel/overflowuid
 
 struct IdMapEntry {
   uint32_t inside, outside, count;  // `outside`: ids of the parent namespace

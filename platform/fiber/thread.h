@@ -1,6 +1,6 @@
 // HostThread: the one way in which this process makes a thread. Every signal is blocked but those that report the
-// thread's own faults (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS); the stack is small, mapped by us, with a
-// guard page below, and used again by later threads. Source: pthread_attr_setstack(3), pthread_sigmask(3).
+// thread's own faults (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS); the stack is small, mapped by us,
+// with a guard page below, and used again by later threads. Source: pthread_attr_setstack(3), pthread_sigmask(3).
 #ifndef MOAT_PLATFORM_FIBER_THREAD_H_
 #define MOAT_PLATFORM_FIBER_THREAD_H_
 

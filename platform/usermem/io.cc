@@ -72,8 +72,8 @@ Result<size_t> GuestIoDest::Put(const void* src, size_t n) {
 
 Result<size_t> GuestIoDest::PutZeros(size_t n) {
   n = std::min(n, remaining_);
-  size_t done = TRY(Walk(ranges_, index_, offset_, n,
-                         [&](GuestAddr at, size_t, size_t len) { return memory_.ZeroOut(at, len); }));
+  size_t done = TRY(
+      Walk(ranges_, index_, offset_, n, [&](GuestAddr at, size_t, size_t len) { return memory_.ZeroOut(at, len); }));
   Advance(done);
   return done;
 }

@@ -33,10 +33,10 @@ TEST(Bpf, DecidesByNumberAndArgument) {
 
 TEST(Bpf, Arithmetic) {
   const sock_filter program[] = {
-      Stmt(BPF_LD | BPF_IMM, 7),        Stmt(BPF_ST, 3),
+      Stmt(BPF_LD | BPF_IMM, 7),          Stmt(BPF_ST, 3),
       Stmt(BPF_ALU | BPF_MUL | BPF_K, 6), Stmt(BPF_LDX | BPF_MEM, 3),
       Stmt(BPF_ALU | BPF_SUB | BPF_X, 0), Stmt(BPF_ALU | BPF_NEG, 0),
-      Stmt(BPF_MISC | BPF_TAX, 0),      Stmt(BPF_LD | BPF_W | BPF_LEN, 0),
+      Stmt(BPF_MISC | BPF_TAX, 0),        Stmt(BPF_LD | BPF_W | BPF_LEN, 0),
       Stmt(BPF_ALU | BPF_ADD | BPF_X, 0), Stmt(BPF_RET | BPF_A, 0),
   };
   ASSERT_TRUE(CheckSeccompProgram(program).ok());
@@ -49,14 +49,14 @@ TEST(Bpf, BadProgramsAreRefused) {
   };
   const sock_filter ret = Stmt(BPF_RET | BPF_K, 0);
   EXPECT_TRUE(refused({}));
-  EXPECT_TRUE(refused({Stmt(BPF_LD | BPF_IMM, 1)}));                                        // no return
-  EXPECT_TRUE(refused({Stmt(BPF_LD | BPF_W | BPF_ABS, sizeof(seccomp_data)), ret}));        // past the data
-  EXPECT_TRUE(refused({Stmt(BPF_LD | BPF_W | BPF_ABS, 2), ret}));                           // not aligned
-  EXPECT_TRUE(refused({Stmt(BPF_JMP | BPF_JA, 1), ret}));                                   // out of the program
+  EXPECT_TRUE(refused({Stmt(BPF_LD | BPF_IMM, 1)}));                                  // no return
+  EXPECT_TRUE(refused({Stmt(BPF_LD | BPF_W | BPF_ABS, sizeof(seccomp_data)), ret}));  // past the data
+  EXPECT_TRUE(refused({Stmt(BPF_LD | BPF_W | BPF_ABS, 2), ret}));                     // not aligned
+  EXPECT_TRUE(refused({Stmt(BPF_JMP | BPF_JA, 1), ret}));                             // out of the program
   EXPECT_TRUE(refused({Jump(BPF_JMP | BPF_JEQ | BPF_K, 0, 0, 5), ret}));
   EXPECT_TRUE(refused({Stmt(BPF_ALU | BPF_DIV | BPF_K, 0), ret}));
   EXPECT_TRUE(refused({Stmt(BPF_LD | BPF_MEM, 16), ret}));
-  EXPECT_TRUE(refused({Stmt(BPF_LD | BPF_MEM, 2), ret}));                                   // never written
+  EXPECT_TRUE(refused({Stmt(BPF_LD | BPF_MEM, 2), ret}));  // never written
   EXPECT_TRUE(refused({Stmt(BPF_LD | BPF_B | BPF_ABS, 0), ret}));
   EXPECT_FALSE(refused({Stmt(BPF_ST, 2), Stmt(BPF_LD | BPF_MEM, 2), ret}));
 }

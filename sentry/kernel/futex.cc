@@ -173,12 +173,23 @@ Result<int64_t> FutexTable::WakeOp(MemoryManager& mm, GuestAddr addr1, GuestAddr
     uint32_t arg = static_cast<uint32_t>(oparg);
     uint32_t desired;
     switch (op) {
-      case FUTEX_OP_SET: desired = arg; break;
-      case FUTEX_OP_ADD: desired = old + arg; break;
-      case FUTEX_OP_OR: desired = old | arg; break;
-      case FUTEX_OP_ANDN: desired = old & ~arg; break;
-      case FUTEX_OP_XOR: desired = old ^ arg; break;
-      default: return kENOSYS;
+      case FUTEX_OP_SET:
+        desired = arg;
+        break;
+      case FUTEX_OP_ADD:
+        desired = old + arg;
+        break;
+      case FUTEX_OP_OR:
+        desired = old | arg;
+        break;
+      case FUTEX_OP_ANDN:
+        desired = old & ~arg;
+        break;
+      case FUTEX_OP_XOR:
+        desired = old ^ arg;
+        break;
+      default:
+        return kENOSYS;
     }
     uint32_t seen = TRY(mm.CompareExchange32(addr2, old, desired));
     if (seen == old) break;
@@ -187,13 +198,26 @@ Result<int64_t> FutexTable::WakeOp(MemoryManager& mm, GuestAddr addr1, GuestAddr
   int32_t before = static_cast<int32_t>(old);
   bool second;
   switch (cmp) {
-    case FUTEX_OP_CMP_EQ: second = before == cmparg; break;
-    case FUTEX_OP_CMP_NE: second = before != cmparg; break;
-    case FUTEX_OP_CMP_LT: second = before < cmparg; break;
-    case FUTEX_OP_CMP_LE: second = before <= cmparg; break;
-    case FUTEX_OP_CMP_GT: second = before > cmparg; break;
-    case FUTEX_OP_CMP_GE: second = before >= cmparg; break;
-    default: return kENOSYS;
+    case FUTEX_OP_CMP_EQ:
+      second = before == cmparg;
+      break;
+    case FUTEX_OP_CMP_NE:
+      second = before != cmparg;
+      break;
+    case FUTEX_OP_CMP_LT:
+      second = before < cmparg;
+      break;
+    case FUTEX_OP_CMP_LE:
+      second = before <= cmparg;
+      break;
+    case FUTEX_OP_CMP_GT:
+      second = before > cmparg;
+      break;
+    case FUTEX_OP_CMP_GE:
+      second = before >= cmparg;
+      break;
+    default:
+      return kENOSYS;
   }
   int64_t woken = WakeKey(key1, std::max(count1, 1), FUTEX_BITSET_MATCH_ANY);
   if (second) woken += WakeKey(key2, std::max(count2, 1), FUTEX_BITSET_MATCH_ANY);

@@ -52,8 +52,7 @@ Result<void> FutexTable::HandOver(MemoryManager& mm, GuestAddr addr, const Futex
       break;
     }
     if (next == nullptr) next = TakePiWaiter(key, more);
-    uint32_t desired =
-        next != nullptr ? static_cast<uint32_t>(next->tid) | (more ? FUTEX_WAITERS : 0) | died : died;
+    uint32_t desired = next != nullptr ? static_cast<uint32_t>(next->tid) | (more ? FUTEX_WAITERS : 0) | died : died;
     Result<uint32_t> seen = mm.CompareExchange32(addr, word, desired);
     if (!seen.ok()) {
       result = seen.error();
@@ -92,7 +91,8 @@ Result<void> FutexTable::AcquireQueued(Task& t, GuestAddr addr, FutexWaiter& w, 
       Dequeue(w);
       return {};
     }
-    if (owner == static_cast<uint32_t>(w.tid) && w.state.load() == FutexWaiter::State::kQueued) return give_up(kEDEADLK);
+    if (owner == static_cast<uint32_t>(w.tid) && w.state.load() == FutexWaiter::State::kQueued)
+      return give_up(kEDEADLK);
     if (!t.kernel().FindTask(static_cast<int32_t>(owner), *t.pid_ns())) return give_up(kESRCH);
     {
       FutexBucket& b = BucketOf(w.key);
@@ -200,8 +200,7 @@ Result<int64_t> FutexTable::CmpRequeuePi(Task& t, GuestAddr addr1, GuestAddr add
   return moved;
 }
 
-void FutexTable::ReleaseRobust(MemoryManager& mm, int32_t tid, GuestAddr entry, int64_t offset, bool pi,
-                               bool pending) {
+void FutexTable::ReleaseRobust(MemoryManager& mm, int32_t tid, GuestAddr entry, int64_t offset, bool pi, bool pending) {
   GuestAddr addr = entry + static_cast<uint64_t>(offset);
   Result<FutexKey> key = FutexKey::Make(mm, addr, /*shared=*/true);
   Result<uint32_t> word = mm.Load32(addr);
@@ -244,8 +243,7 @@ void FutexTable::ReleaseAtExit(MemoryManager& mm, int32_t tid, GuestAddr robust_
         w->owner_tid = 0;  // looked at once, whatever comes of it
         key = w->key;
       }
-      [[maybe_unused]] Result<void> r =
-          HandOver(mm, key.offset, key, static_cast<uint32_t>(tid), FUTEX_OWNER_DIED);
+      [[maybe_unused]] Result<void> r = HandOver(mm, key.offset, key, static_cast<uint32_t>(tid), FUTEX_OWNER_DIED);
     }
   }
   if (robust_head == 0 || mm.CopyIn(&head, robust_head, sizeof head) != sizeof head) return;

@@ -30,10 +30,14 @@ struct ProcessTimers::Alarm : Timer {
 
   Nanos Now() const {
     switch (kind) {
-      case ClockKind::kReal: return ReadHostClock(clock);
-      case ClockKind::kThreadGroupCpu: return group.cpu_times().total();
-      case ClockKind::kThreadGroupUser: return group.cpu_times().user;
-      case ClockKind::kTaskCpu: return task->cpu_times().total();
+      case ClockKind::kReal:
+        return ReadHostClock(clock);
+      case ClockKind::kThreadGroupCpu:
+        return group.cpu_times().total();
+      case ClockKind::kThreadGroupUser:
+        return group.cpu_times().user;
+      case ClockKind::kTaskCpu:
+        return task->cpu_times().total();
     }
     return 0;
   }
@@ -74,10 +78,10 @@ struct ProcessTimers::PosixTimer : RefCounted {
   abi::SigEvent event{};
   RefPtr<Task> target;  // SIGEV_THREAD_ID
   std::unique_ptr<Alarm> alarm;
-  Nanos interval = 0;         // these under the owner's lock
+  Nanos interval = 0;  // these under the owner's lock
   bool signal_queued = false;
-  int64_t overrun = 0;        // periods that passed since the signal was queued
-  int32_t last_overrun = 0;   // of the last delivered signal
+  int64_t overrun = 0;       // periods that passed since the signal was queued
+  int32_t last_overrun = 0;  // of the last delivered signal
 };
 
 ProcessTimers::ProcessTimers(ThreadGroup& group) : group_(group) {

@@ -63,7 +63,7 @@ class ProcessTimers {
   void StopAll();
 
  private:
-  struct Alarm;        // a deadline on some clock; calls back when it has come
+  struct Alarm;  // a deadline on some clock; calls back when it has come
   struct PosixTimer;
   void OnInterval(int which);
   void OnPosix(PosixTimer& timer);

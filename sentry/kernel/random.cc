@@ -14,16 +14,33 @@ namespace {
 
 // RFC 8439, section 2.3. `key` 8 words, a 64-bit counter, no nonce: the key changes with every request.
 void ChaChaBlock(const uint32_t key[8], uint64_t counter, uint32_t out[16]) {
-  uint32_t in[16] = {0x61707865, 0x3320646e, 0x79622d32, 0x6b206574, key[0], key[1], key[2], key[3],
-                     key[4],     key[5],     key[6],     key[7],     static_cast<uint32_t>(counter),
-                     static_cast<uint32_t>(counter >> 32), 0, 0};
+  uint32_t in[16] = {0x61707865,
+                     0x3320646e,
+                     0x79622d32,
+                     0x6b206574,
+                     key[0],
+                     key[1],
+                     key[2],
+                     key[3],
+                     key[4],
+                     key[5],
+                     key[6],
+                     key[7],
+                     static_cast<uint32_t>(counter),
+                     static_cast<uint32_t>(counter >> 32),
+                     0,
+                     0};
   uint32_t x[16];
   memcpy(x, in, sizeof x);
   auto quarter = [&x](int a, int b, int c, int d) {
-    x[a] += x[b]; x[d] = std::rotl(x[d] ^ x[a], 16);
-    x[c] += x[d]; x[b] = std::rotl(x[b] ^ x[c], 12);
-    x[a] += x[b]; x[d] = std::rotl(x[d] ^ x[a], 8);
-    x[c] += x[d]; x[b] = std::rotl(x[b] ^ x[c], 7);
+    x[a] += x[b];
+    x[d] = std::rotl(x[d] ^ x[a], 16);
+    x[c] += x[d];
+    x[b] = std::rotl(x[b] ^ x[c], 12);
+    x[a] += x[b];
+    x[d] = std::rotl(x[d] ^ x[a], 8);
+    x[c] += x[d];
+    x[b] = std::rotl(x[b] ^ x[c], 7);
   };
   for (int i = 0; i < 10; ++i) {
     quarter(0, 4, 8, 12);

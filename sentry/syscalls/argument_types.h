@@ -12,13 +12,13 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "platform/abi/futex.h"
 #include "platform/abi/event.h"
+#include "platform/abi/futex.h"
 #include "platform/abi/ipc.h"
 #include "platform/abi/process.h"
 #include "platform/abi/signal.h"
-#include "platform/abi/stat.h"
 #include "platform/abi/socket.h"
+#include "platform/abi/stat.h"
 #include "platform/abi/time.h"
 #include "platform/base/result.h"
 #include "platform/usermem/user_ptr.h"

@@ -10,8 +10,7 @@ Result<PathArgument> PathArgument::Read(Task& t, const VfsContext& ctx, int dirf
   return arg;
 }
 
-Result<VfsPath> ResolveArgument(Task& t, const VfsContext& ctx, int dirfd, UserString path, int at_flags,
-                                bool follow) {
+Result<VfsPath> ResolveArgument(Task& t, const VfsContext& ctx, int dirfd, UserString path, int at_flags, bool follow) {
   if (at_flags & AT_SYMLINK_NOFOLLOW) follow = false;
   if (at_flags & AT_SYMLINK_FOLLOW) follow = true;
   std::string name;

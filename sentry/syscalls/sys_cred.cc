@@ -29,16 +29,16 @@ void AdjustCapabilities(const Credentials& old, Credentials& now) {
   if (old.euid != root && now.euid == root) now.effective = now.permitted;
 }
 
-constexpr uint64_t kFsCapabilities =
-    1ull << CAP_CHOWN | 1ull << CAP_DAC_OVERRIDE | 1ull << CAP_DAC_READ_SEARCH | 1ull << CAP_FOWNER |
-    1ull << CAP_FSETID | 1ull << CAP_LINUX_IMMUTABLE | 1ull << CAP_MKNOD | 1ull << CAP_MAC_OVERRIDE;
+constexpr uint64_t kFsCapabilities = 1ull << CAP_CHOWN | 1ull << CAP_DAC_OVERRIDE | 1ull << CAP_DAC_READ_SEARCH |
+                                     1ull << CAP_FOWNER | 1ull << CAP_FSETID | 1ull << CAP_LINUX_IMMUTABLE |
+                                     1ull << CAP_MKNOD | 1ull << CAP_MAC_OVERRIDE;
 
 // Publishes new ids. Ids that the process gave up must not leave it open to its former peers: a change of the
 // effective ids makes it undumpable (prctl(2), PR_SET_DUMPABLE) and forgets its parent-death signal.
 void Publish(Task& t, RefPtr<Credentials> now) {
   const Credentials& old = t.cred();
-  bool changed = old.euid != now->euid || old.egid != now->egid || old.fsuid != now->fsuid ||
-                 old.fsgid != now->fsgid || !now->permitted.IsSubsetOf(old.permitted);
+  bool changed = old.euid != now->euid || old.egid != now->egid || old.fsuid != now->fsuid || old.fsgid != now->fsgid ||
+                 !now->permitted.IsSubsetOf(old.permitted);
   if (changed) {
     t.memory().set_dumpable(0);
     t.set_parent_death_signal(0);

@@ -107,8 +107,7 @@ Result<int64_t> RangeLockCommand(Task& t, File& file, int cmd, GuestAddr arg) {
   abi::Flock fl = TRY(UserIn<abi::Flock>(arg).Read(t.memory()));
   bool description = cmd == F_OFD_SETLK || cmd == F_OFD_SETLKW || cmd == F_OFD_GETLK;
   if (description && fl.pid != 0) return kEINVAL;
-  LockOwner owner =
-      description ? LockOwner::Description(&file) : LockOwner::Process(t.thread_group().RootId());
+  LockOwner owner = description ? LockOwner::Description(&file) : LockOwner::Process(t.thread_group().RootId());
   if (cmd == F_GETLK || cmd == F_OFD_GETLK) return GetRangeLock(t, file, fl, owner, arg);
   return SetRangeLock(t, file, fl, owner, cmd == F_SETLKW || cmd == F_OFD_SETLKW);
 }

@@ -44,9 +44,7 @@ Result<int64_t> SysCloseRange(Task& t, unsigned first, unsigned last, unsigned f
   return 0;
 }
 
-Result<int64_t> SysDup(Task& t, FdNum fd) {
-  return TRY(t.InstallFd(TRY(t.GetFile(ToInt(fd))), /*cloexec=*/false));
-}
+Result<int64_t> SysDup(Task& t, FdNum fd) { return TRY(t.InstallFd(TRY(t.GetFile(ToInt(fd))), /*cloexec=*/false)); }
 
 Result<int64_t> SysDup3(Task& t, FdNum old_fd, FdNum new_fd, int flags) {
   if ((flags & ~O_CLOEXEC) || old_fd == new_fd) return kEINVAL;

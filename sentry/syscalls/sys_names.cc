@@ -99,9 +99,7 @@ Result<int64_t> SysUnlink(Task& t, UserString path) { return UnlinkAt(t, AT_FDCW
 Result<int64_t> SysUnlinkat(Task& t, DirFdNum dirfd, UserString path, AtFlagBits flags) {
   return UnlinkAt(t, ToInt(dirfd), path, Raw(flags));
 }
-Result<int64_t> SysSymlink(Task& t, UserString target, UserString path) {
-  return SymlinkAt(t, target, AT_FDCWD, path);
-}
+Result<int64_t> SysSymlink(Task& t, UserString target, UserString path) { return SymlinkAt(t, target, AT_FDCWD, path); }
 Result<int64_t> SysSymlinkat(Task& t, UserString target, DirFdNum dirfd, UserString path) {
   return SymlinkAt(t, target, ToInt(dirfd), path);
 }

@@ -11,8 +11,8 @@
 namespace moat {
 namespace {
 
-constexpr int kPolicyDeadline = 6;  // SCHED_DEADLINE
-constexpr int kIdlePolicy = 5;      // SCHED_IDLE
+constexpr int kPolicyDeadline = 6;      // SCHED_DEADLINE
+constexpr int kIdlePolicy = 5;          // SCHED_IDLE
 constexpr uint64_t kKnownFlags = 0x7f;  // SCHED_FLAG_ALL
 
 // 0 is the caller. kESRCH.
@@ -43,9 +43,8 @@ bool IsFair(int policy) { return policy == SCHED_OTHER || policy == SCHED_BATCH 
 Result<void> ChangePolicy(Task& t, Task& target, SchedState next) {
   if (!IsRealtime(next.policy) && !IsFair(next.policy) && next.policy != kPolicyDeadline) return kEINVAL;
   if (next.priority < 0 || next.priority > 99 || IsRealtime(next.policy) != (next.priority != 0)) return kEINVAL;
-  if (next.policy == kPolicyDeadline &&
-      (next.runtime == 0 || next.deadline == 0 || next.runtime > next.deadline ||
-       (next.period != 0 && next.deadline > next.period))) {
+  if (next.policy == kPolicyDeadline && (next.runtime == 0 || next.deadline == 0 || next.runtime > next.deadline ||
+                                         (next.period != 0 && next.deadline > next.period))) {
     return kEINVAL;
   }
   SchedState now = target.sched();
@@ -57,8 +56,8 @@ Result<void> ChangePolicy(Task& t, Task& target, SchedState next) {
       if (next.priority > now.priority && static_cast<uint64_t>(next.priority) > rt_limit) return kEPERM;
     }
     if (next.policy == kPolicyDeadline) return kEPERM;
-    int64_t nice_floor = 20 - static_cast<int64_t>(
-        std::min<uint64_t>(target.thread_group().rlimits().Soft(RLIMIT_NICE), 40));
+    int64_t nice_floor =
+        20 - static_cast<int64_t>(std::min<uint64_t>(target.thread_group().rlimits().Soft(RLIMIT_NICE), 40));
     if (IsFair(next.policy) && next.nice < now.nice && next.nice < nice_floor) return kEPERM;
     if (now.policy == kIdlePolicy && next.policy != kIdlePolicy && now.nice < nice_floor) return kEPERM;
     if (now.reset_on_fork && !next.reset_on_fork) return kEPERM;
@@ -66,7 +65,6 @@ Result<void> ChangePolicy(Task& t, Task& target, SchedState next) {
   target.SetSched(next);
   return {};
 }
-
 
 // The tasks that getpriority(2)'s `which` and `who` mean. kEINVAL, kESRCH.
 Result<std::vector<RefPtr<Task>>> PriorityTargets(Task& t, int which, int who) {

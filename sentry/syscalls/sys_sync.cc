@@ -1,7 +1,6 @@
 // fsync(2), sync(2), sync_file_range(2), posix_fadvise(2), readahead(2).
 #include <fcntl.h>
 
-
 #include "fs/vfs/vfs.h"
 #include "sentry/kernel/task.h"
 #include "sentry/syscalls/handlers.h"

@@ -74,8 +74,7 @@ Result<int64_t> SysClockSettime(Task& t, int clock, UserIn<abi::Timespec> in) {
   return kEPERM;
 }
 
-Result<int64_t> SysClockNanosleep(Task& t, int clock, int flags, UserIn<abi::Timespec> request,
-                                  GuestAddr remaining) {
+Result<int64_t> SysClockNanosleep(Task& t, int clock, int flags, UserIn<abi::Timespec> request, GuestAddr remaining) {
   if ((flags & ~TIMER_ABSTIME) != 0) return kEINVAL;
   if (clock == CLOCK_THREAD_CPUTIME_ID) return kEOPNOTSUPP;  // Linux has no sleep on it
   Nanos value = TRY(ToNanos(TRY(request.Read(t.memory()))));

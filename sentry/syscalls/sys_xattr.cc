@@ -19,8 +19,8 @@ Result<std::string> ReadName(Task& t, UserString name) {
   return s;
 }
 
-Result<int64_t> Set(Task& t, const VfsContext& ctx, const VfsPath& place, UserString name, GuestAddr value,
-                    size_t size, int flags) {
+Result<int64_t> Set(Task& t, const VfsContext& ctx, const VfsPath& place, UserString name, GuestAddr value, size_t size,
+                    int flags) {
   if (flags & ~(XATTR_CREATE | XATTR_REPLACE)) return kEINVAL;
   std::string key = TRY(ReadName(t, name));
   if (size > XATTR_SIZE_MAX) return kE2BIG;
@@ -37,8 +37,7 @@ Result<int64_t> CopyBytes(Task& t, const std::string& bytes, GuestAddr out, size
   return static_cast<int64_t>(bytes.size());
 }
 
-Result<int64_t> Get(Task& t, const VfsContext& ctx, const VfsPath& place, UserString name, GuestAddr out,
-                    size_t size) {
+Result<int64_t> Get(Task& t, const VfsContext& ctx, const VfsPath& place, UserString name, GuestAddr out, size_t size) {
   return CopyBytes(t, TRY(vfs::GetXattr(ctx, place, TRY(ReadName(t, name)))), out, size);
 }
 

@@ -13,13 +13,13 @@
 #include <time.h>
 #include <unistd.h>
 
-#define CHECK(cond)                                             \
-  do {                                                          \
-    if (!(cond)) {                                              \
+#define CHECK(cond)                                               \
+  do {                                                            \
+    if (!(cond)) {                                                \
       printf("line %d: %s (errno %d)\n", __LINE__, #cond, errno); \
-      fflush(stdout);                                           \
-      exit(1);                                                  \
-    }                                                           \
+      fflush(stdout);                                             \
+      exit(1);                                                    \
+    }                                                             \
   } while (0)
 
 static void Hello(void) { printf("hello, pid %d\n", getpid()); }

@@ -10,13 +10,13 @@
 
 struct MoatClockPage {
   uint32_t seq;
-  uint32_t valid;          // 0: always make the system call
-  uint64_t tsc_base;       // time stamp counter at mono_base
+  uint32_t valid;     // 0: always make the system call
+  uint64_t tsc_base;  // time stamp counter at mono_base
   uint64_t tsc_limit;
-  uint64_t mult;           // nanoseconds per tick, 32.32 fixed point
-  int64_t mono_base;       // CLOCK_MONOTONIC, ns
-  int64_t realtime_offset; // CLOCK_REALTIME - CLOCK_MONOTONIC, ns
-  int64_t boottime_offset; // CLOCK_BOOTTIME - CLOCK_MONOTONIC, ns
+  uint64_t mult;            // nanoseconds per tick, 32.32 fixed point
+  int64_t mono_base;        // CLOCK_MONOTONIC, ns
+  int64_t realtime_offset;  // CLOCK_REALTIME - CLOCK_MONOTONIC, ns
+  int64_t boottime_offset;  // CLOCK_BOOTTIME - CLOCK_MONOTONIC, ns
 };
 
 #endif  // MOAT_SENTRY_LOADER_VDSO_CLOCK_PAGE_H_
