@@ -213,6 +213,9 @@ TEST_F(Pty, TermiosRoundTrip) {
 TEST_F(Pty, TcsaflushDropsInput) {
   EchoOff();
   Type("old\n");
+  // Linux hands a master's bytes to the line discipline a moment later.
+  pollfd ready = {slave_.get(), POLLIN, 0};
+  ASSERT_EQ(poll(&ready, 1, 5000), 1);
   const termios t = Get();
   ASSERT_OK(tcsetattr(slave_.get(), TCSAFLUSH, &t));
   EXPECT_EQ(Take(slave_.get(), 20), "");
@@ -220,6 +223,9 @@ TEST_F(Pty, TcsaflushDropsInput) {
 TEST_F(Pty, TcflushDropsInput) {
   EchoOff();
   Type("old\n");
+  // Linux hands a master's bytes to the line discipline a moment later.
+  pollfd ready = {slave_.get(), POLLIN, 0};
+  ASSERT_EQ(poll(&ready, 1, 5000), 1);
   ASSERT_OK(tcflush(slave_.get(), TCIFLUSH));
   EXPECT_EQ(Take(slave_.get(), 20), "");
 }
