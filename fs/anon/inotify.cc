@@ -89,7 +89,7 @@ class InotifyCore final : public RefCounted {
       bytes_ += e.Bytes();
       events_.push_back(std::move(e));
     }
-    queue_.Notify(EPOLLIN | EPOLLRDNORM);
+    queue_.Notify(EPOLLIN | EPOLLRDNORM | kAsyncInput);
   }
 
   // Ends a watch once: takes it off the inode and the table, and queues IN_IGNORED.

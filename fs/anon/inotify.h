@@ -30,6 +30,7 @@ class InotifyFile final : public File {
   EventMask Poll(EventMask interest) override;
   Result<int64_t> Ioctl(const VfsContext& ctx, GuestMemory& memory, uint32_t cmd, uint64_t arg) override;
   WaitQueue& wait_queue() override;
+  EventMask AsyncEvents() const override { return kAsyncInput; }
   std::string FdInfo() const override;
 
   static constexpr size_t kMaxQueuedEvents = 16384;  // fs.inotify.max_queued_events

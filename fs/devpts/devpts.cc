@@ -74,6 +74,7 @@ class MasterFile final : public File {
   Result<int64_t> Seek(const VfsContext&, int64_t, int) override { return kESPIPE; }
   EventMask Poll(EventMask interest) override { return pty_->PollMaster(interest); }
   WaitQueue& wait_queue() override { return pty_->master_queue(); }
+  EventMask AsyncEvents() const override { return kAsyncInput | kAsyncOutput; }
   std::string FdInfo() const override { return fmt::format("tty-index:\t{}\n", pty_->number()); }
   Result<int64_t> Ioctl(const VfsContext& ctx, GuestMemory& memory, uint32_t cmd, uint64_t arg) override {
     return pty_->MasterIoctl(ctx, memory, cmd, arg);

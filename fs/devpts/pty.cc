@@ -31,6 +31,8 @@ class SlaveFile final : public File {
   Result<int64_t> Seek(const VfsContext&, int64_t, int) override { return kESPIPE; }
   EventMask Poll(EventMask interest) override { return pty_->PollSlave(interest, generation_); }
   WaitQueue& wait_queue() override { return pty_->slave_queue(); }
+  EventMask AsyncEvents() const override { return kAsyncInput | kAsyncOutput; }
+  Tty* tty() const override { return pty_.get(); }
   Result<int64_t> Ioctl(const VfsContext& ctx, GuestMemory& memory, uint32_t cmd, uint64_t arg) override {
     return pty_->SlaveIoctl(ctx, memory, generation_, cmd, arg);
   }
@@ -52,10 +54,12 @@ void Pty::ReadTimer::OnTimer() {
 
 void Pty::Apply(const LineEffects& fx) {
   EventMask master = 0, slave = 0;
-  if (fx.screen_ready) master |= EPOLLIN | EPOLLRDNORM;
+  if (fx.screen_ready) master |= EPOLLIN | EPOLLRDNORM | kAsyncInput;
   if (fx.keyboard_room) master |= EPOLLOUT | EPOLLWRNORM;
-  if (fx.input_ready) slave |= EPOLLIN | EPOLLRDNORM;
+  if (fx.input_ready) slave |= EPOLLIN | EPOLLRDNORM | kAsyncInput;
   if (fx.output_room) slave |= EPOLLOUT | EPOLLWRNORM;
+  if (fx.keyboard_room && master_wants_room_.exchange(false, std::memory_order_relaxed)) master |= kAsyncOutput;
+  if (fx.output_room && slave_wants_room_.exchange(false, std::memory_order_relaxed)) slave |= kAsyncOutput;
   if (fx.packet != 0) {
     MutexLock lock(mu_);
     if (packet_mode_) {
@@ -192,6 +196,7 @@ Result<size_t> Pty::MasterWrite(IoSource& src) {
     total += n;
     if (n < *took || *took < sizeof chunk) break;
   }
+  if (src.remaining() > 0) master_wants_room_.store(true, std::memory_order_relaxed);
   if (total == 0 && src.remaining() > 0) return kEAGAIN;
   return total;
 }
@@ -283,6 +288,7 @@ Result<size_t> Pty::SlaveWrite(const VfsContext& ctx, IoSource& src, uint64_t ge
     }
     if (*took < sizeof chunk) break;
   }
+  if (src.remaining() > 0) slave_wants_room_.store(true, std::memory_order_relaxed);
   if (total == 0 && src.remaining() > 0) return kEAGAIN;
   return total;
 }

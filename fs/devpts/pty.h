@@ -80,6 +80,8 @@ class Pty final : public Tty {
   int slaves_ ABSL_GUARDED_BY(mu_) = 0;
   uint64_t generation_ ABSL_GUARDED_BY(mu_) = 0;
   bool read_timed_out_ ABSL_GUARDED_BY(mu_) = false;
+  // A write found too little room since the last signal about it (fcntl(2) O_ASYNC).
+  std::atomic<bool> master_wants_room_{false}, slave_wants_room_{false};
   WaitQueue master_queue_;
   WaitQueue slave_queue_;
   ReadTimer read_timer_{*this};

@@ -2,6 +2,8 @@
 #ifndef MOAT_FS_HOSTFS_HOST_STDIO_FILE_H_
 #define MOAT_FS_HOSTFS_HOST_STDIO_FILE_H_
 
+#include <sys/epoll.h>
+
 #include <atomic>
 
 #include "fs/hostfs/host_stdio_inode.h"
@@ -41,6 +43,8 @@ class HostStream : public File {
   EventMask Poll(EventMask interest) override;
   bool SupportsEpoll() const override { return inode_->polled(); }
   WaitQueue& wait_queue() override { return inode_->wait_queue(); }
+  // Each edge that the host reports is one signal; those about output come with the ones about input, so only these.
+  EventMask AsyncEvents() const override { return inode_->polled() && readable() ? uint32_t{EPOLLIN} : 0; }
   Result<Kstat> GetAttr() override { return inode_->GetAttr(); }
 
  protected:

@@ -38,6 +38,7 @@ class HostTtyFile final : public HostStream {
   Result<size_t> Write(const VfsContext& ctx, IoSource& src) override;
   Result<int64_t> Ioctl(const VfsContext& ctx, GuestMemory& memory, uint32_t cmd, uint64_t arg) override;
   EventMask Poll(EventMask interest) override;
+  Tty* tty() const override { return tty_.get(); }
 
  private:
   Result<void> CheckChange(const VfsContext& ctx);

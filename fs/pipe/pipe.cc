@@ -76,7 +76,7 @@ Result<size_t> Pipe::ReadSmall(IoDest& dst) {
     }
     was_full = was_full && buffers_.size() < slots_;
   }
-  if (was_full) queue_.Notify(EPOLLOUT | EPOLLWRNORM);
+  queue_.Notify((was_full ? EPOLLOUT | EPOLLWRNORM : 0u) | kAsyncOutput);
   return dst.Put(bounce, n);
 }
 
@@ -120,7 +120,7 @@ Result<size_t> Pipe::Read(IoDest& dst) {
       buffers_.push_front(std::move(taken.back()));
     }
   }
-  queue_.Notify(EPOLLOUT | EPOLLWRNORM);
+  queue_.Notify(EPOLLOUT | EPOLLWRNORM | kAsyncOutput);
   if (done == 0 && !end.ok()) return end.error();
   // The rest of a partly wanted buffer, if there is one.
   if (end.ok() && !packet && dst.remaining() != 0) {
@@ -192,7 +192,7 @@ Result<size_t> Pipe::Write(IoSource& src, bool packets) {
     if (appended < *n) break;
   }
   if (done == 0) return kEAGAIN;
-  queue_.Notify(EPOLLIN | EPOLLRDNORM);
+  queue_.Notify(EPOLLIN | EPOLLRDNORM | kAsyncInput);
   return done;
 }
 
@@ -242,28 +242,33 @@ void Pipe::AddWriter() {
   queue_.Notify(EPOLLIN);
 }
 
+EventMask Pipe::AfterDropLocked() {
+  if (readers_ == 0 && writers_ == 0) {
+    buffers_.clear();
+    bytes_ = 0;
+  }
+  // Who is left alone hears of it by signal, too.
+  return (readers_ == 0) != (writers_ == 0) ? kAsyncInput | kAsyncOutput : 0;
+}
+
 void Pipe::DropReader() {
+  EventMask async;
   {
     MutexLock lock(mu_);
     --readers_;
-    if (readers_ == 0 && writers_ == 0) {
-      buffers_.clear();
-      bytes_ = 0;
-    }
+    async = AfterDropLocked();
   }
-  queue_.Notify(EPOLLOUT | EPOLLERR | EPOLLHUP);
+  queue_.Notify(EPOLLOUT | EPOLLERR | EPOLLHUP | async);
 }
 
 void Pipe::DropWriter() {
+  EventMask async;
   {
     MutexLock lock(mu_);
     --writers_;
-    if (readers_ == 0 && writers_ == 0) {
-      buffers_.clear();
-      bytes_ = 0;
-    }
+    async = AfterDropLocked();
   }
-  queue_.Notify(EPOLLIN | EPOLLERR | EPOLLHUP);
+  queue_.Notify(EPOLLIN | EPOLLERR | EPOLLHUP | async);
 }
 
 bool Pipe::HasReaders() const {

@@ -65,6 +65,8 @@ class Pipe : public Inode::Attachment {
   // Moves as much of `bytes` in as fits; returns how much.
   size_t AppendLocked(const std::byte* bytes, size_t n, bool packet) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   Result<size_t> ReadSmall(IoDest& dst);
+  // One end was closed: empties the pipe if it was the last; the kAsync bits of the notification that follows.
+  EventMask AfterDropLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   mutable Mutex mu_{LockRank::kPipe};
   std::deque<Buffer> buffers_ ABSL_GUARDED_BY(mu_);
@@ -104,6 +106,7 @@ class PipeEnd final : public File {
   EventMask Poll(EventMask interest) override;
   WaitQueue& wait_queue() override { return pipe_->queue(); }
   bool SupportsEpoll() const override { return true; }
+  EventMask AsyncEvents() const override { return (readable() ? kAsyncInput : 0) | (writable() ? kAsyncOutput : 0); }
 
  private:
   static const int kPacketFlag;  // O_DIRECT

@@ -17,6 +17,8 @@
 
 namespace moat {
 
+class Tty;  // tty_job_control.h
+
 // Receives directory entries; returns false when it has no room (the entry is not consumed).
 class DirEntrySink {
  public:
@@ -89,6 +91,12 @@ class File : public RefCounted, public Pollable {
   // epoll_ctl(2) answers EPERM for files that cannot be polled: regular files and directories, unless they say so.
   virtual bool SupportsEpoll() const;
 
+  // fcntl(2) O_ASYNC: the events of wait_queue() that are worth a signal (kAsyncInput and its like, or EPOLLIN for
+  // files whose every edge is). 0: the file knows no signal-driven I/O.
+  virtual EventMask AsyncEvents() const { return 0; }
+  // The terminal that this is a slave of, if any: its foreground group gets the signals of O_ASYNC by default.
+  virtual Tty* tty() const { return nullptr; }
+
   // Observers (rank kLeaf). RemoveObserver is harmless when `o` is gone already.
   void AddObserver(RefPtr<FileObserver> o);
   void RemoveObserver(FileObserver& o);
@@ -98,11 +106,15 @@ class File : public RefCounted, public Pollable {
   void MarkOpened(bool holds_write_access);
 
   int64_t offset() const { return offset_.load(std::memory_order_relaxed); }
-  // fcntl(F_SETOWN, F_SETSIG): kept here as plain data; the sentry interprets it.
+  // fcntl(F_SETOWN, F_SETSIG, F_SETLEASE): kept here as plain data; the sentry interprets it
+  // (sentry/kernel/async_io.h).
   struct AsyncOwner {
     int32_t type = 0, id = 0, signal = 0;
+    Kuid uid = 0, euid = 0;  // of who named the owner
+    int lease_fd = -1;       // the descriptor that F_SETLEASE was called with
   };
-  AsyncOwner async_owner;
+  AsyncOwner async_owner() const;
+  void set_async_owner(const AsyncOwner& owner);
 
  protected:
   // RLIMIT_FSIZE and the largest offset, before a write of `src` at `offset` to a regular file.
@@ -128,6 +140,7 @@ class File : public RefCounted, public Pollable {
   WaitQueue wait_queue_;
   mutable Mutex observers_mu_{LockRank::kLeaf};
   std::vector<RefPtr<FileObserver>> observers_ ABSL_GUARDED_BY(observers_mu_);
+  AsyncOwner async_owner_ ABSL_GUARDED_BY(observers_mu_);
 };
 
 }  // namespace moat

@@ -1,4 +1,4 @@
-// The observers of a file description; see file.h.
+// The observers of a file description, and who gets its signals; see file.h.
 #include "fs/vfs/file.h"
 
 namespace moat {
@@ -28,6 +28,16 @@ void File::RemoveObserver(FileObserver& o) {
 std::vector<RefPtr<FileObserver>> File::Observers() const {
   MutexLock lock(observers_mu_);
   return observers_;
+}
+
+File::AsyncOwner File::async_owner() const {
+  MutexLock lock(observers_mu_);
+  return async_owner_;
+}
+
+void File::set_async_owner(const AsyncOwner& owner) {
+  MutexLock lock(observers_mu_);
+  async_owner_ = owner;
 }
 
 void File::OnLastUnref() {

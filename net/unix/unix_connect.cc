@@ -61,7 +61,7 @@ Result<void> UnixSocket::Connect(UnixSocket& target,
     peer_credentials_ = target.listen_credentials_;
     target.accept_queue_.push_back(accepted);
   }
-  target.wait_queue().Notify(EPOLLIN | EPOLLRDNORM);
+  target.wait_queue().Notify(EPOLLIN | EPOLLRDNORM | kAsyncInput);
   wait_queue().Notify(EPOLLOUT | EPOLLWRNORM);
   return {};
 }
@@ -107,7 +107,9 @@ Result<void> UnixSocket::Shutdown(int how) {
       MutexLock lock(peer->mu_);
       peer->shutdown_ |= theirs;
     }
-    peer->wait_queue().Notify(kEverything);
+    EventMask async = 0;
+    if (theirs & kReceiveShutdown) async = (theirs & kSendShutdown) ? kAsyncHangup : kAsyncInput;
+    peer->wait_queue().Notify(kEverything | async);
   }
   wait_queue().Notify(kEverything);
   return {};
@@ -138,7 +140,7 @@ void UnixSocket::Close() {
       peer->shutdown_ = kReceiveShutdown | kSendShutdown;
       if (!unread.empty()) peer->error_ = kECONNRESET;
     }
-    peer->wait_queue().Notify(kEverything);
+    peer->wait_queue().Notify(kEverything | kAsyncHangup);
   }
   for (auto& s : not_accepted) {
     {

@@ -90,8 +90,9 @@ Result<size_t> UnixSocket::SendStream(IoSource& src, SendRequest& request, UnixS
     }
     if (gone) return total != 0 ? Result<size_t>(total) : Result<size_t>(kEPIPE);
     total += n;
-    peer.wait_queue().Notify(EPOLLIN | EPOLLRDNORM);
+    peer.wait_queue().Notify(EPOLLIN | EPOLLRDNORM | kAsyncInput);
   }
+  if (src.remaining() > 0) events_->wants_room.store(true, std::memory_order_relaxed);
   if (total == 0 && src.remaining() > 0) return kEAGAIN;
   return total;
 }
@@ -101,7 +102,10 @@ Result<size_t> UnixSocket::SendPacket(IoSource& src, SendRequest& request, UnixS
   if (static_cast<int64_t>(n) > send_buffer() - 32) return kEMSGSIZE;
   const int64_t charge = static_cast<int64_t>(n) + kOverhead;
   const int64_t used = OutputBytes();
-  if (used > 0 && used + charge > send_buffer()) return kEAGAIN;
+  if (used > 0 && used + charge > send_buffer()) {
+    events_->wants_room.store(true, std::memory_order_relaxed);
+    return kEAGAIN;
+  }
   std::string own_address;
   {
     MutexLock lock(mu_);
@@ -139,7 +143,7 @@ Result<size_t> UnixSocket::SendPacket(IoSource& src, SendRequest& request, UnixS
     if (failure == kECONNREFUSED && !explicit_target) Disconnect();  // the connected peer is dead
     return failure;
   }
-  peer.wait_queue().Notify(EPOLLIN | EPOLLRDNORM);
+  peer.wait_queue().Notify(EPOLLIN | EPOLLRDNORM | kAsyncInput);
   return n;
 }
 

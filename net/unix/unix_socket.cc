@@ -12,7 +12,9 @@ UnixMessage::~UnixMessage() {
   UnixGc::Get().Dropped(rights);
   if (!sender) return;
   sender->bytes_sent.fetch_sub(charged, std::memory_order_relaxed);
-  sender->queue.Notify(EPOLLOUT | EPOLLWRNORM);
+  const bool signal = sender->wants_room.load(std::memory_order_relaxed) &&
+                      sender->wants_room.exchange(false, std::memory_order_relaxed);
+  sender->queue.Notify(EPOLLOUT | EPOLLWRNORM | (signal ? kAsyncOutput : 0));
 }
 
 bool UnixMessage::HasSockets() const {

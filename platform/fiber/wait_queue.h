@@ -19,6 +19,10 @@ namespace moat {
 // poll(2) bits: EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP, EPOLLRDHUP, EPOLLPRI, ...
 using EventMask = uint32_t;
 
+// Bits beside poll's: a notification that carries one is also worth a signal to who asked for signal-driven I/O
+// (fcntl(2) O_ASYNC). Not every wake-up is: Linux signals new input, room after a write that found none, a peer gone.
+inline constexpr EventMask kAsyncInput = 1u << 24, kAsyncOutput = 1u << 25, kAsyncHangup = 1u << 26;
+
 class WaitQueue;
 
 // Embed or put on the stack; not movable while registered. Derive for a custom callback.

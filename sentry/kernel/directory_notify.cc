@@ -1,15 +1,13 @@
 #include "sentry/kernel/directory_notify.h"
 
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 
 #include <vector>
 
 #include "fs/vfs/notify.h"
 #include "platform/base/mutex.h"
-#include "sentry/kernel/kernel.h"
-#include "sentry/kernel/signals.h"
+#include "sentry/kernel/async_io.h"
 
 namespace moat::directory_notify {
 namespace {
@@ -60,20 +58,12 @@ class Table {
       MutexLock lock(mu_);
       const size_t removed = std::erase_if(entries_, [&](Entry& e) {
         if (e.inode != &inode || (e.events & events) == 0) return false;
-        signals.push_back({e.kernel, e.file->async_owner, e.fd});
+        signals.push_back({e.kernel, e.file->async_owner(), e.fd});
         return (e.events & DN_MULTISHOT) == 0;
       });
       notify::active_watches.fetch_sub(static_cast<int64_t>(removed), std::memory_order_relaxed);
     }
-    for (const Signal& s : signals) {
-      SigInfo info = KernelSigInfo(s.owner.signal != 0 ? s.owner.signal : SIGIO);
-      if (s.owner.signal != 0) {
-        info.si_code = POLL_MSG;
-        info.si_band = POLLIN | POLLRDNORM | POLLMSG;
-        info.si_fd = s.fd;
-      }
-      s.kernel->SendToOwner(s.owner.type, s.owner.id, info);
-    }
+    for (const Signal& s : signals) async_io::Signal(*s.kernel, s.owner, s.fd, POLL_MSG);
   }
 
  private:

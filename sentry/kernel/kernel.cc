@@ -183,22 +183,18 @@ void Kernel::WaitForAll() {
   idle_queue_.Remove(waiter);
 }
 
-void Kernel::SendToOwner(int type, int32_t id, const SigInfo& info) {
-  if (type == F_OWNER_TID) {
-    if (RefPtr<Task> t = FindTask(id, *root_pid_ns_)) (void)t->SendSignal(info, true);
-    return;
+std::vector<RefPtr<ThreadGroup>> Kernel::OwnerGroups(bool process_group, int32_t id) {
+  std::vector<RefPtr<ThreadGroup>> groups;
+  if (!process_group) {
+    if (RefPtr<ThreadGroup> group = FindThreadGroup(id, *root_pid_ns_)) groups.push_back(std::move(group));
+    return groups;
   }
-  std::vector<RefPtr<ThreadGroup>> targets;
-  if (type == F_OWNER_PID) {
-    if (RefPtr<ThreadGroup> group = FindThreadGroup(id, *root_pid_ns_)) targets.push_back(std::move(group));
-  } else {
-    MutexLock lock(tree_mu_);
-    Pid* pid = root_pid_ns_->Find(id);
-    if (pid != nullptr && pid->process_group != nullptr) {
-      for (ThreadGroup* g : pid->process_group->members()) targets.emplace_back(g);
-    }
+  MutexLock lock(tree_mu_);
+  Pid* pid = root_pid_ns_->Find(id);
+  if (pid != nullptr && pid->process_group != nullptr) {
+    for (ThreadGroup* g : pid->process_group->members()) groups.emplace_back(g);
   }
-  for (RefPtr<ThreadGroup>& group : targets) (void)group->SendSignal(info, true);
+  return groups;
 }
 
 int Kernel::RunningTasks() const {

@@ -53,9 +53,7 @@ struct ProcessSpec {
   // Pid 1 of a pid namespace ignores signals without a handler, as Linux has it. False for `runsc do`, whose command
   // shall die of a signal as it would outside.
   bool protected_init = true;
-  // The process is a job of a shell outside of the sandbox: its process group is not orphaned, so that the terminal can
-  // stop it, and Kernel::on_job_stop hears of it.
-  bool outside_job = false;
+  OutsideJob* outside_job = nullptr;  // must outlive the process
 };
 
 class Kernel {
@@ -102,8 +100,8 @@ class Kernel {
   void KillAll();
   // Blocks the calling thread until no task is left.
   void WaitForAll();
-  // SIGIO and SIGURG of fcntl(F_SETOWN): `type` F_OWNER_TID, PID, PGRP; ids in the root pid namespace.
-  void SendToOwner(int type, int32_t id, const SigInfo& info);
+  // The process, or with `process_group` the members of the group, of that id in the root pid namespace.
+  std::vector<RefPtr<ThreadGroup>> OwnerGroups(bool process_group, int32_t id);
 
   // --- for sentry/kernel ---
   Mutex& tree_mutex() ABSL_LOCK_RETURNED(tree_mu_) { return tree_mu_; }

@@ -1,6 +1,7 @@
 // The straight line of a task: guest code until it needs the kernel, the kernel's answer, signals, guest code again.
 #include "platform/base/log.h"
 #include "platform/fiber/fiber.h"
+#include "sentry/kernel/async_io.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/signal_delivery.h"
 #include "sentry/kernel/syscall_entry.h"
@@ -59,6 +60,7 @@ void Task::Run() {
     (void)mm_->CopyOut(set_child_tid_, &id, sizeof id);
   }
   while (!exit_requested_) {
+    if (async_io::pending.load(std::memory_order_relaxed)) [[unlikely]] async_io::Deliver();
     if (HasPendingInterrupt() || interrupted_call_ || signals_.has_saved_mask) {
       SignalDelivery::Run(*this);
       if (exit_requested_) break;

@@ -32,6 +32,7 @@ class UnixSocketFile final : public SocketFile {
 
   EventMask Poll(EventMask interest) override { return socket_->Poll(interest); }
   WaitQueue& wait_queue() override { return socket_->wait_queue(); }
+  EventMask AsyncEvents() const override { return kAsyncInput | kAsyncOutput | kAsyncHangup; }
 
  protected:
   bool listening() override { return socket_->IsListening(); }

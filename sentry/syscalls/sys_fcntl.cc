@@ -1,5 +1,6 @@
 // fcntl(2) and flock(2).
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/file.h>
 
 #include "fs/pipe/pipe.h"
@@ -7,6 +8,7 @@
 #include "fs/vfs/file_locks.h"
 #include "fs/vfs/vfs.h"
 #include "platform/abi/fcntl.h"
+#include "sentry/kernel/async_io.h"
 #include "sentry/kernel/blocking.h"
 #include "sentry/kernel/directory_notify.h"
 #include "sentry/kernel/fs_call.h"
@@ -21,8 +23,8 @@
 namespace moat {
 namespace {
 
-// What F_SETFL may change.
-constexpr int kSettable = O_APPEND | O_NONBLOCK | O_DIRECT | O_NOATIME | O_ASYNC;
+// What F_SETFL may change, besides O_ASYNC.
+constexpr int kSettable = O_APPEND | O_NONBLOCK | O_DIRECT | O_NOATIME;
 
 // struct flock -> [start, end], by l_whence. kEINVAL, kEOVERFLOW.
 Result<RangeLock> ToRange(File& file, const abi::Flock& fl, const LockOwner& owner) {
@@ -112,51 +114,32 @@ Result<int64_t> RangeLockCommand(Task& t, File& file, int cmd, GuestAddr arg) {
   return SetRangeLock(t, file, fl, owner, cmd == F_SETLKW || cmd == F_OFD_SETLKW);
 }
 
-// F_SETOWN ids are kept in the root pid namespace's numbers.
-Result<void> SetOwner(Task& t, File& file, int type, int32_t id) {
-  int32_t root_id = 0;
-  if (id != 0) {
-    RefPtr<Pid> pid = t.kernel().FindPid(id, *t.pid_ns());
-    if (!pid) return kESRCH;
-    root_id = pid->root_nr();
-  }
-  file.async_owner.type = type;
-  file.async_owner.id = root_id;
-  return {};
-}
-
-int32_t OwnerIdIn(Task& t, const File& file) {
-  if (file.async_owner.id == 0) return 0;
-  RefPtr<Pid> pid = t.kernel().FindPid(file.async_owner.id, *t.kernel().root_pid_ns());
-  return pid ? pid->NrIn(*t.pid_ns()) : 0;
-}
-
 Result<int64_t> OwnerCommand(Task& t, File& file, int cmd, uint64_t arg) {
   int32_t value = static_cast<int32_t>(arg);
   switch (cmd) {
     case F_SETOWN:
-      if (value == INT32_MIN) return kEINVAL;
-      TRY(SetOwner(t, file, value < 0 ? F_OWNER_PGRP : F_OWNER_PID, value < 0 ? -value : value));
+      TRY(async_io::SetOwnerByNumber(t, file, value));
       return 0;
-    case F_GETOWN: {
-      int32_t id = OwnerIdIn(t, file);
-      return file.async_owner.type == F_OWNER_PGRP ? -id : id;
-    }
+    case F_GETOWN:
+      return async_io::OwnerNumber(t, file);
     case F_SETOWN_EX: {
       abi::FOwnerEx owner = TRY(UserIn<abi::FOwnerEx>(arg).Read(t.memory()));
       if (owner.type != F_OWNER_TID && owner.type != F_OWNER_PID && owner.type != F_OWNER_PGRP) return kEINVAL;
-      TRY(SetOwner(t, file, owner.type, owner.pid));
+      TRY(async_io::SetOwner(t, file, owner.type, owner.pid));
       return 0;
     }
     case F_GETOWN_EX:
-      TRY(UserOut<abi::FOwnerEx>(arg).Write(t.memory(), {file.async_owner.type, OwnerIdIn(t, file)}));
+      TRY(UserOut<abi::FOwnerEx>(arg).Write(t.memory(), {file.async_owner().type, async_io::OwnerId(t, file)}));
       return 0;
-    case F_SETSIG:
+    case F_SETSIG: {
       if (value < 0 || value > abi::kSignalCount) return kEINVAL;
-      file.async_owner.signal = value;
+      File::AsyncOwner owner = file.async_owner();
+      owner.signal = value;
+      file.set_async_owner(owner);
       return 0;
+    }
     default:  // F_GETSIG
-      return file.async_owner.signal;
+      return file.async_owner().signal;
   }
 }
 
@@ -164,17 +147,20 @@ Result<int64_t> OwnerCommand(Task& t, File& file, int cmd, uint64_t arg) {
 std::atomic<Kernel*> lease_kernel{nullptr};
 
 void SignalLeaseHolder(File& file) {
-  int signo = file.async_owner.signal != 0 ? file.async_owner.signal : SIGIO;
-  lease_kernel.load()->SendToOwner(file.async_owner.type, file.async_owner.id, UserSigInfo(signo, SI_KERNEL, 0, 0));
+  const File::AsyncOwner owner = file.async_owner();
+  async_io::Signal(*lease_kernel.load(), owner, owner.lease_fd, POLL_MSG);
 }
 
-Result<int64_t> SetLease(Task& t, File& file, int type) {
+Result<int64_t> SetLease(Task& t, File& file, int fd, int type) {
   lease_kernel.store(&t.kernel());
   SetLeaseBreaker(SignalLeaseHolder);
   Kstat attr = TRY(file.GetAttr());
   if (attr.uid != t.cred().fsuid && !t.cred().HasCapability(CAP_LEASE)) return kEACCES;
   if (file.inode()->type() != S_IFREG || (type != F_RDLCK && type != F_WRLCK && type != F_UNLCK)) return kEINVAL;
-  if (file.async_owner.id == 0) TRY(SetOwner(t, file, F_OWNER_PID, t.tgid()));
+  if (file.async_owner().id == 0) TRY(async_io::SetOwner(t, file, F_OWNER_PID, t.tgid()));
+  File::AsyncOwner owner = file.async_owner();
+  owner.lease_fd = fd;
+  file.set_async_owner(owner);
   TRY(file.inode()->locks().SetLease(&file, type));
   return 0;
 }
@@ -186,7 +172,7 @@ Result<int64_t> NotifyOfChanges(Task& t, File& file, int fd, uint32_t events) {
     return 0;
   }
   if (file.inode()->type() != S_IFDIR) return kENOTDIR;
-  if (file.async_owner.id == 0) TRY(SetOwner(t, file, F_OWNER_PID, t.tgid()));
+  if (file.async_owner().id == 0) TRY(async_io::SetOwner(t, file, F_OWNER_PID, t.tgid()));
   directory_notify::Watch(t.kernel(), file, pid, fd, events);
   return 0;
 }
@@ -216,6 +202,7 @@ Result<int64_t> SysFcntl(Task& t, FdNum fd, int cmd, uint64_t arg) {
   if (file->flags() & O_PATH) return kEBADF;
   switch (cmd) {
     case F_SETFL:
+      TRY(async_io::SetAsync(t, *file, ToInt(fd), (arg & O_ASYNC) != 0));
       TRY(file->SetStatusFlags((file->flags() & ~kSettable) | (static_cast<int>(arg) & kSettable)));
       return 0;
     case F_GETLK:
@@ -233,7 +220,7 @@ Result<int64_t> SysFcntl(Task& t, FdNum fd, int cmd, uint64_t arg) {
     case F_GETSIG:
       return OwnerCommand(t, *file, cmd, arg);
     case F_SETLEASE:
-      return SetLease(t, *file, static_cast<int>(arg));
+      return SetLease(t, *file, ToInt(fd), static_cast<int>(arg));
     case F_GETLEASE:
       return file->inode()->locks().GetLease(file.get());
     case F_NOTIFY:

@@ -1,9 +1,11 @@
 // Descriptors: close(2), close_range(2), dup(2), ioctl(2).
 #include <fcntl.h>
 #include <linux/close_range.h>
+#include <linux/sockios.h>
 #include <sys/ioctl.h>
 
 #include "fs/vfs/vfs.h"
+#include "sentry/kernel/async_io.h"
 #include "sentry/kernel/file_close.h"
 #include "sentry/kernel/fs_call.h"
 #include "sentry/kernel/task.h"
@@ -14,13 +16,6 @@ namespace moat {
 namespace {
 
 uint64_t DescriptorLimit(Task& t) { return t.thread_group().rlimits().Soft(RLIMIT_NOFILE); }
-
-// Sets or clears one status flag as FIONBIO and FIOASYNC do.
-Result<int64_t> SetStatusBit(Task& t, File& file, int bit, GuestAddr arg) {
-  int on = TRY(UserIn<int>(arg).Read(t.memory()));
-  TRY(file.SetStatusFlags(on ? file.flags() | bit : file.flags() & ~bit));
-  return 0;
-}
 
 }  // namespace
 
@@ -73,9 +68,25 @@ Result<int64_t> SysIoctl(Task& t, FdNum fd, uint32_t cmd, uint64_t arg) {
       TRY(t.fds().SetCloexec(ToInt(fd), cmd == FIOCLEX));
       return 0;
     case FIONBIO:
-      return SetStatusBit(t, *file, O_NONBLOCK, arg);
-    case FIOASYNC:
-      return SetStatusBit(t, *file, O_ASYNC, arg);
+      TRY(file->SetStatusFlags(TRY(UserIn<int>(arg).Read(t.memory())) != 0 ? file->flags() | O_NONBLOCK
+                                                                           : file->flags() & ~O_NONBLOCK));
+      return 0;
+    case FIOASYNC: {
+      const bool on = TRY(UserIn<int>(arg).Read(t.memory())) != 0;
+      if (on != ((file->flags() & O_ASYNC) != 0) && file->AsyncEvents() == 0) return kENOTTY;
+      TRY(async_io::SetAsync(t, *file, ToInt(fd), on));
+      return 0;
+    }
+    case FIOSETOWN:
+    case SIOCSPGRP:
+      if (file->inode()->type() != S_IFSOCK) break;
+      TRY(async_io::SetOwnerByNumber(t, *file, TRY(UserIn<int32_t>(arg).Read(t.memory()))));
+      return 0;
+    case FIOGETOWN:
+    case SIOCGPGRP:
+      if (file->inode()->type() != S_IFSOCK) break;
+      TRY(UserOut<int32_t>(arg).Write(t.memory(), async_io::OwnerNumber(t, *file)));
+      return 0;
     case FIOQSIZE: {
       uint32_t type = file->inode()->type();
       if (type != S_IFREG && type != S_IFDIR && type != S_IFLNK) return kENOTTY;
