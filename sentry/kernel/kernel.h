@@ -53,7 +53,9 @@ struct ProcessSpec {
   // Pid 1 of a pid namespace ignores signals without a handler, as Linux has it. False for `runsc do`, whose command
   // shall die of a signal as it would outside.
   bool protected_init = true;
-  OutsideJob* outside_job = nullptr;  // must outlive the process
+  // The process is a job of a shell outside of the sandbox: its process group is not orphaned, so that the terminal can
+  // stop it, and Kernel::on_job_stop hears of it.
+  bool outside_job = false;
 };
 
 class Kernel {
