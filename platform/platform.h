@@ -20,7 +20,7 @@ struct sock_fprog;  // <linux/filter.h>
 namespace moat {
 
 // Why a Switch came back.
-struct SyscallEvent {};  // registers: orig_rax is the number, rax is -ENOSYS
+struct SyscallEvent {};  // registers: orig_rax is the number, rax is -ENOSYS; others see Registers::complete
 struct FaultEvent {      // a synchronous exception of the guest instruction at rip
   int signo;             // SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP
   int si_code;
@@ -61,6 +61,10 @@ class Context {
   // Loads `regs`, runs guest code in `as` until an event, stores the registers back. Binds to a stub
   // thread of `as` on first use and whenever `as` differs from the last call (execve).
   virtual Event Switch(AddressSpace& as, Registers& regs) = 0;
+  // After a SyscallEvent, makes `regs` complete; the result that was set stays. Calls that need or change more than
+  // arguments and result (clone, execve, rt_sigreturn, arch_prctl, sigaltstack, ...) arrive complete. kESRCH: the guest
+  // thread is gone, the next Switch says so.
+  virtual Result<void> Complete(Registers& regs) = 0;
   // Makes the current or next Switch return InterruptEvent soon. Any thread; async-signal-safe.
   virtual void Interrupt() = 0;
   // The extended (FPU, SSE, AVX) state of the guest thread. Setting rejects (kEINVAL) blobs that the CPU
@@ -97,7 +101,7 @@ class Platform {
 struct PlatformOptions {
   int memory_fd = -1;  // the MemoryFile's memfd, in the fd table that sentry and stubs share
   int cpus = 1;        // host CPUs that the sandbox may use
-  // The seccomp filter that zygote and stubs load, compiled at build time from platform/stub/stub_rules.inc;
+  // The seccomp filter that zygote and stubs load, compiled at build time from the platform's stub_rules.inc;
   // null in unit tests: none is loaded. Must outlive the platform.
   const sock_fprog* stub_filter = nullptr;
 };

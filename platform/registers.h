@@ -12,6 +12,9 @@ namespace moat {
 
 struct Registers {
   user_regs_struct gp{};  // includes orig_rax, eflags, fs_base, gs_base, segment selectors
+  // After a SyscallEvent a platform may know no more than the call: orig_rax, the arguments, rip and rcx. Then only the
+  // result may be set before the next Switch; Context::Complete gets the rest.
+  bool complete = true;
 
   uint64_t SyscallNumber() const { return gp.orig_rax; }
   uint64_t SyscallArg(int i) const {

@@ -1,12 +1,14 @@
 #include "platform/registry.h"
 
 #include "platform/ptrace/ptrace_platform.h"
+#include "platform/systrap/systrap_platform.h"
 
 namespace moat {
 
 const std::vector<PlatformInfo>& Platforms() {
   static const std::vector<PlatformInfo> platforms = {
       {"ptrace", ptrace_platform::WhyUnavailable, ptrace_platform::Create},
+      {"systrap", systrap_platform::WhyUnavailable, systrap_platform::Create},
   };
   return platforms;
 }

@@ -42,7 +42,7 @@ int Main(int argc, char** argv) {
       .Flag("--debug", &global.debug, "log more")
       .Text("--debug-log", &global.debug_log, "the sandbox's own log; %ID% is the container's id")
       .Flag("--strace", &global.strace, "log the guest's system calls to --debug-log, else to stderr")
-      .Text("--platform", &global.platform, "how guest code runs: ptrace")
+      .Text("--platform", &global.platform, "how guest code runs: systrap, ptrace; without it the first that works")
       .Text("--network", &global.network, "none (loopback only)")
       .Flag("--systemd-cgroup", &global.systemd_cgroup, "accepted; cgroups are not managed by this version")
       .Text("--rootless", &global.rootless, "true, false or auto; accepted, found out by itself")

@@ -23,6 +23,7 @@ class PtraceContext final : public Context {
   ~PtraceContext() override;
 
   Event Switch(AddressSpace& as, Registers& regs) override;
+  Result<void> Complete(Registers&) override { return {}; }  // always is
   void Interrupt() override;
   Result<ExtendedState> GetExtendedState() override;
   Result<void> SetExtendedState(const ExtendedState& state) override;

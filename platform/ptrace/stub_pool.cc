@@ -1,6 +1,5 @@
 #include "platform/ptrace/stub_pool.h"
 
-#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -11,21 +10,13 @@
 #include <algorithm>
 
 #include "platform/base/log.h"
+#include "platform/stub/liveness.h"
 #include "platform/stub/zygote.h"
 
 namespace moat::ptrace_platform {
 namespace {
 
 constexpr Nanos kLookPeriod = 500'000'000;
-
-// Also of a process that waits to be reaped by its tracer, which no signal tells.
-bool IsDead(pid_t pid) {
-  ScopedFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
-  if (!pidfd.valid()) return errno == ESRCH;
-  pollfd p = {pidfd.get(), POLLIN, 0};
-  timespec zero = {};
-  return ppoll(&p, 1, &zero, nullptr) > 0;
-}
 
 }  // namespace
 
@@ -147,7 +138,7 @@ void StubPool::LookForDeadStubs() {
     pids.assign(in_use_.begin(), in_use_.end());
     for (const ReadyStub& s : ready_) pids.push_back(s.pid);
   }
-  std::erase_if(pids, [](pid_t pid) { return !IsDead(pid); });
+  std::erase_if(pids, [](pid_t pid) { return !stub::IsDead(pid); });
   for (pid_t pid : pids) {
     if (std::find(suspects_.begin(), suspects_.end(), pid) == suspects_.end()) continue;
     MOAT_LOG(kError, "stub {} was killed from outside: the sandbox ends", pid);

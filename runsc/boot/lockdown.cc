@@ -37,7 +37,7 @@ void PrepareLibraries() {
   tzset();  // would open a file at the first use
 }
 
-absl::Status LockDown(int log_fd) {
+absl::Status LockDown(const FilterProgram& filter, int log_fd) {
 #ifdef MOAT_SANITIZED
   MOAT_LOG(kWarning, "a sanitizer build: the sentry's seccomp filter is not loaded");
   return absl::OkStatus();
@@ -48,7 +48,7 @@ absl::Status LockDown(int log_fd) {
   for (int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS}) sigdelset(&blocked, fault);
   sigprocmask(SIG_SETMASK, &blocked, nullptr);
   InstallViolationHandler("sentry", log_fd);
-  if (int error = LoadFilter(kSentryFilter); error != 0)
+  if (int error = LoadFilter(filter); error != 0)
     return Failed("load the sentry's seccomp filter: {}", ErrnoText(error));
   return absl::OkStatus();
 #endif

@@ -3,14 +3,15 @@
 #define MOAT_RUNSC_BOOT_LOCKDOWN_H_
 
 #include "absl/status/status.h"
+#include "runsc/seccomp/filters.h"
 
 namespace moat {
 
 // Settings of the C library that keep its host calls few; before any other thread exists.
 void PrepareLibraries();
 
-// Loads the filter for all threads. In sanitizer builds it loads none: their runtimes call the host as they please.
-absl::Status LockDown(int log_fd);
+// Loads `filter` for all threads. In sanitizer builds it loads none: their runtimes call the host as they please.
+absl::Status LockDown(const FilterProgram& filter, int log_fd);
 
 }  // namespace moat
 

@@ -27,12 +27,11 @@ namespace {
 absl::StatusOr<std::unique_ptr<Platform>> MakePlatform(const BootConfig& config, int memory_fd) {
   const PlatformInfo* info = FindPlatform(config.platform);
   if (info == nullptr) return Failed("unknown platform {}", config.platform);
-  static const sock_fprog stub_program = kStubFilter.Program();
+  static const sock_fprog stub_program = FiltersOf(config.platform).stub.Program();
   PlatformOptions options;
   options.memory_fd = memory_fd;
   options.cpus = config.cpus;
-  // An empty list means that its owner has not written it: a filter made of it would refuse everything.
-  options.stub_filter = kStubFilter.AllowedCount() > 0 && kStubFilter.rows[0].number >= 0 ? &stub_program : nullptr;
+  options.stub_filter = &stub_program;
   Result<std::unique_ptr<Platform>> platform = info->create(options);
   if (!platform.ok()) return Failed("start platform {}: {}", config.platform, ErrnoText(platform.error()));
   return *std::move(platform);
@@ -84,7 +83,7 @@ absl::Status Boot(ContainerState& state) {
   // Threads and descriptors that later code would otherwise make on first use.
   StartTimerThread();
   HostPoller::Get();
-  RETURN_IF_ERROR(LockDown(config.log_fd));
+  RETURN_IF_ERROR(LockDown(FiltersOf(config.platform).sentry, config.log_fd));
 
   Result<RefPtr<PidNamespace>> pids =
       PidNamespace::CreateChild(state.kernel->root_pid_ns(), state.kernel->root_user_ns());

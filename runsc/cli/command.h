@@ -56,6 +56,8 @@ absl::StatusOr<int> RunHostSyscalls(const GlobalOptions& global, std::vector<std
 absl::StatusOr<int> RunFeatures(const GlobalOptions& global, std::vector<std::string> args);
 
 // --- shared by the commands that start a sandbox ---
+// The platform that --platform names, or the best that works here. An error says why it cannot work.
+absl::StatusOr<std::string> ChoosePlatform(const std::string& wanted);
 // Opens --debug-log (with "%ID%" replaced) and fills in what the global flags say. `log` keeps the descriptor.
 absl::StatusOr<BootConfig> MakeBootConfig(const GlobalOptions& global, const std::string& id, ScopedFd& log);
 // Named on stderr when it is a terminal, in --log with --debug, and in the debug log: never dropped without a trace.

@@ -68,19 +68,24 @@ nlohmann::ordered_json ToJson(const FilterProgram& filter) {
 
 }  // namespace
 
-absl::StatusOr<int> RunHostSyscalls(const GlobalOptions&, std::vector<std::string> args) {
+absl::StatusOr<int> RunHostSyscalls(const GlobalOptions& global, std::vector<std::string> args) {
   bool json = false, markdown = false;
-  OptionParser parser("runsc host-syscalls", "Prints the host calls that sentry, gofer and stubs may make.", "");
+  OptionParser parser(
+      "runsc host-syscalls",
+      "Prints the host calls that sentry, gofer and stubs may make on the platform that --platform names.", "");
   parser.Flag("--json", &json, "as JSON").Flag("--markdown", &markdown, "as the tables of docs/host-syscalls.md");
   ASSIGN_OR_RETURN(auto rest, parser.Parse(std::move(args), 0, 0));
-  const FilterProgram* filters[] = {&kSentryFilter, &kGoferFilter, &kStubFilter};
+  ASSIGN_OR_RETURN(std::string platform, ChoosePlatform(global.platform));
+  const PlatformFilters& chosen = FiltersOf(platform);
+  const FilterProgram* filters[] = {&chosen.sentry, &kGoferFilter, &chosen.stub};
   if (markdown) {
     fputs(HostCallTables().c_str(), stdout);
   } else if (json) {
-    nlohmann::ordered_json out;
+    nlohmann::ordered_json out = {{"platform", platform}};
     for (const FilterProgram* f : filters) out[std::string(f->process)] = ToJson(*f);
     printf("%s\n", out.dump(2).c_str());
   } else {
+    printf("platform %s\n", platform.c_str());
     for (const FilterProgram* f : filters) PrintText(*f);
   }
   return 0;

@@ -45,19 +45,6 @@ int CpuCount() {
   return CPU_COUNT(&set);
 }
 
-absl::StatusOr<std::string> ChoosePlatform(const std::string& wanted) {
-  std::string known;
-  for (const PlatformInfo& p : Platforms()) {
-    known += (known.empty() ? "" : ", ") + std::string(p.name);
-    if (!wanted.empty() && wanted != p.name) continue;
-    std::string why = p.why_unavailable();
-    if (why.empty()) return std::string(p.name);
-    if (!wanted.empty()) return Failed("--platform={} cannot work here: {}", wanted, why);
-  }
-  if (wanted.empty()) return Failed("none of the platforms ({}) works on this host", known);
-  return Invalid("--platform={}: unknown platform, known ones: {}", wanted, known);
-}
-
 }  // namespace
 
 void ReportError(const GlobalOptions& global, const std::string& message) {
@@ -73,6 +60,19 @@ void ReportWarnings(const GlobalOptions& global, const std::vector<std::string>&
     if (global.debug) AppendToLog(global, "warning", w);
     if (debug_log_fd >= 0) dprintf(debug_log_fd, "W config: %s\n", w.c_str());
   }
+}
+
+absl::StatusOr<std::string> ChoosePlatform(const std::string& wanted) {
+  std::string known;
+  for (const PlatformInfo& p : Platforms()) {
+    known += (known.empty() ? "" : ", ") + std::string(p.name);
+    if (!wanted.empty() && wanted != p.name) continue;
+    std::string why = p.why_unavailable();
+    if (why.empty()) return std::string(p.name);
+    if (!wanted.empty()) return Failed("--platform={} cannot work here: {}", wanted, why);
+  }
+  if (wanted.empty()) return Failed("none of the platforms ({}) works on this host", known);
+  return Invalid("--platform={}: unknown platform, known ones: {}", wanted, known);
 }
 
 absl::StatusOr<BootConfig> MakeBootConfig(const GlobalOptions& global, const std::string& id, ScopedFd& log) {

@@ -58,6 +58,21 @@ void OnViolation(int, siginfo_t* info, void* context) {
 
 }  // namespace
 
+std::span<const PlatformFilters> AllPlatformFilters() {
+  static const PlatformFilters kFilters[] = {
+      {"systrap", kSentrySystrapFilter, kStubSystrapFilter},
+      {"ptrace", kSentryPtraceFilter, kStubPtraceFilter},
+  };
+  return kFilters;
+}
+
+const PlatformFilters& FiltersOf(std::string_view platform) {
+  for (const PlatformFilters& f : AllPlatformFilters()) {
+    if (f.platform == platform) return f;
+  }
+  __builtin_trap();  // a platform that nobody wrote a list for must not run without one
+}
+
 int FilterProgram::AllowedCount() const {
   std::set<int> numbers;
   for (const HostCallRow& row : rows) {

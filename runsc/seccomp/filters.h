@@ -32,11 +32,21 @@ struct FilterProgram {
   }
 };
 
-extern const FilterProgram kSentryFilter;
+extern const FilterProgram kSentryPtraceFilter, kStubPtraceFilter;
+extern const FilterProgram kSentrySystrapFilter, kStubSystrapFilter;
 extern const FilterProgram kGoferFilter;
-extern const FilterProgram kStubFilter;
 
-// The three lists as Markdown tables: docs/host-syscalls.md has them, and a test compares.
+// What sentry and stubs load on a platform.
+struct PlatformFilters {
+  std::string_view platform;
+  const FilterProgram& sentry;
+  const FilterProgram& stub;
+};
+std::span<const PlatformFilters> AllPlatformFilters();
+// `platform` must be one of the registry's.
+const PlatformFilters& FiltersOf(std::string_view platform);
+
+// All lists as Markdown tables: docs/host-syscalls.md has them, and a test compares.
 std::string HostCallTables();
 
 // The host's name of a system call that some filter knows, for messages; "?" else.

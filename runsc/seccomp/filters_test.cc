@@ -42,52 +42,56 @@ int InChild(const FilterProgram& filter, absl::FunctionRef<void()> probe, std::s
 }
 
 TEST(FiltersTest, SentryStaysWithinItsBudget) {
-  EXPECT_LE(kSentryFilter.AllowedCount(), 26);
-  EXPECT_GT(kSentryFilter.AllowedCount(), 5);
-}
-
-TEST(FiltersTest, SentryMayNotOpenExecuteOrConnect) {
-  for (const HostCallRow& row : kSentryFilter.rows) {
-    if (!row.refusal.empty()) continue;
-    for (const char* name : {"open", "openat", "openat2", "socket", "socketpair", "connect", "bind", "execve",
-                             "execveat", "fork", "vfork", "kill", "chdir", "chroot", "mount", "setns", "unshare"})
-      EXPECT_NE(row.name, name);
-    if (row.name == "clone" || row.name == "ioctl") EXPECT_NE(row.conditions, "") << row.name;
+  for (const PlatformFilters& f : AllPlatformFilters()) {
+    EXPECT_LE(f.sentry.AllowedCount(), 26) << f.platform;
+    EXPECT_GT(f.sentry.AllowedCount(), 5) << f.platform;
   }
 }
 
+TEST(FiltersTest, SentryMayNotOpenExecuteOrConnect) {
+  for (const PlatformFilters& f : AllPlatformFilters())
+    for (const HostCallRow& row : f.sentry.rows) {
+      if (!row.refusal.empty()) continue;
+      for (const char* name : {"open", "openat", "openat2", "socket", "socketpair", "connect", "bind", "execve",
+                               "execveat", "fork", "vfork", "kill", "chdir", "chroot", "mount", "setns", "unshare"})
+        EXPECT_NE(row.name, name);
+      if (row.name == "clone" || row.name == "ioctl") EXPECT_NE(row.conditions, "") << row.name;
+    }
+}
+
 TEST(FiltersTest, EveryRowHasAReason) {
-  for (const FilterProgram* f : {&kSentryFilter, &kGoferFilter, &kStubFilter}) {
+  for (const FilterProgram* f :
+       {&kSentryPtraceFilter, &kSentrySystrapFilter, &kGoferFilter, &kStubPtraceFilter, &kStubSystrapFilter}) {
     for (const HostCallRow& row : f->rows) EXPECT_GE(row.reason.size(), 4u) << row.name;
   }
 }
 
 TEST(FiltersTest, AllowedCallsGoThrough) {
-  EXPECT_EQ(InChild(kSentryFilter, [] {}), 0);
+  EXPECT_EQ(InChild(kSentryPtraceFilter, [] {}), 0);
 }
 
 TEST(FiltersTest, AViolationIsNamed) {
   std::string said;
   int status = InChild(
-      kSentryFilter, [] { syscall(SYS_openat, AT_FDCWD, "/etc/passwd", O_RDONLY); }, &said);
+      kSentryPtraceFilter, [] { syscall(SYS_openat, AT_FDCWD, "/etc/passwd", O_RDONLY); }, &said);
   ASSERT_TRUE(WIFEXITED(status)) << status;
   EXPECT_EQ(WEXITSTATUS(status), 128 + SIGSYS);
   EXPECT_NE(said.find("moat: sentry made host call openat (257) outside its list"), std::string::npos) << said;
 }
 
 TEST(FiltersTest, ExecutableMemoryAndForeignClonesAreViolations) {
-  int status = InChild(kSentryFilter, [] {
+  int status = InChild(kSentryPtraceFilter, [] {
     syscall(SYS_mmap, nullptr, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   });
   EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 128 + SIGSYS) << status;
-  status = InChild(kSentryFilter, [] { syscall(SYS_clone, SIGCHLD, nullptr, nullptr, nullptr, 0); });
+  status = InChild(kSentryPtraceFilter, [] { syscall(SYS_clone, SIGCHLD, nullptr, nullptr, nullptr, 0); });
   EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 128 + SIGSYS) << status;
 }
 
 TEST(FiltersTest, RefusedCallsAnswerTheirErrno) {
-  for (const HostCallRow& row : kSentryFilter.rows) {
+  for (const HostCallRow& row : kSentryPtraceFilter.rows) {
     if (row.refusal != "ENOSYS") continue;
-    int status = InChild(kSentryFilter, [&] {
+    int status = InChild(kSentryPtraceFilter, [&] {
       if (syscall(row.number, 0, 0, 0, 0, 0, 0) != -1 || errno != ENOSYS) syscall(SYS_exit_group, 7);
     });
     EXPECT_EQ(status, 0) << row.name;

@@ -18,9 +18,9 @@ std::string Escaped(std::string_view text) {
   return out;
 }
 
-void AppendTable(const FilterProgram& filter, std::string& out) {
-  out += fmt::format("### {}: {} calls\n\n| call | arguments | who | why |\n|---|---|---|---|\n", filter.process,
-                     filter.AllowedCount());
+void AppendTable(const FilterProgram& filter, std::string_view platform, std::string& out) {
+  out += fmt::format("### {}{}: {} calls\n\n| call | arguments | who | why |\n|---|---|---|---|\n", filter.process,
+                     platform.empty() ? "" : fmt::format(" on {}", platform), filter.AllowedCount());
   std::map<int, std::string> lines;
   for (const HostCallRow& row : filter.rows) {
     if (row.number < 0 || !row.refusal.empty()) continue;
@@ -42,7 +42,11 @@ void AppendTable(const FilterProgram& filter, std::string& out) {
 
 std::string HostCallTables() {
   std::string out;
-  for (const FilterProgram* filter : {&kSentryFilter, &kGoferFilter, &kStubFilter}) AppendTable(*filter, out);
+  for (const PlatformFilters& f : AllPlatformFilters()) {
+    AppendTable(f.sentry, f.platform, out);
+    AppendTable(f.stub, f.platform, out);
+  }
+  AppendTable(kGoferFilter, "", out);
   return out;
 }
 

@@ -1,0 +1,180 @@
+#include "platform/systrap/address_space.h"
+
+#include <linux/futex.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "platform/base/log.h"
+
+namespace moat::systrap_platform {
+
+SystrapAddressSpace::SystrapAddressSpace(StubPool& pool, ReadyStub stub)
+    : pool_(pool), pid_(stub.pid), page_(stub.page), agent_(std::move(stub.agent)) {
+  areas_.push_back(stub.area);
+  idle_.push_back(std::make_unique<GuestThread>(std::move(stub.thread), pool.area(stub.area),
+                                                StubPool::AreaAddress(stub.area), stub.area));
+}
+
+SystrapAddressSpace::~SystrapAddressSpace() {
+  // Contexts hold a reference, so no use is left. A stub that nobody ever ran in is still waiting.
+  bool ended;
+  std::vector<uint32_t> areas;
+  {
+    MutexLock lock(mu_);
+    ended = ended_;
+    areas.swap(areas_);
+  }
+  // All its guest threads are stopped: once killed, none of them touches memory again.
+  if (!ended) pool_.Kill(pid_);
+  for (uint32_t index : areas) pool_.FreeArea(index);
+  pool_.FreePage(page_);
+}
+
+void SystrapAddressSpace::Push(const Command& c) {
+  const uint64_t end = c.args[0] + c.args[1];
+  // The stub's own pages are nobody's to change; the caller's own checks come long before.
+  MOAT_CHECK(end > c.args[0] && end <= kMaxAddress);
+  MutexLock lock(mu_);
+  if (!queue_.empty()) {
+    Command& last = queue_.back();
+    bool adjacent = last.number == c.number && last.args[0] + last.args[1] == c.args[0];
+    bool same_unmap = c.number == SYS_munmap;
+    bool same_protect = c.number == SYS_mprotect && last.args[2] == c.args[2];
+    bool same_map = c.number == SYS_mmap && last.args[2] == c.args[2] && last.args[3] == c.args[3] &&
+                    last.args[4] == c.args[4] && last.args[5] + last.args[1] == c.args[5];
+    if (adjacent && (same_unmap || same_protect || same_map)) {
+      last.args[1] += c.args[1];
+      return;
+    }
+  }
+  queue_.push_back(c);
+  pending_.fetch_add(1, std::memory_order_release);
+}
+
+void SystrapAddressSpace::Map(GuestAddr addr, uint64_t length, int prot, bool shared, int fd, uint64_t offset) {
+  uint64_t flags = MAP_FIXED | MAP_NORESERVE | (shared ? MAP_SHARED : MAP_PRIVATE);
+  Push({SYS_mmap, {addr, length, static_cast<uint64_t>(prot), flags, static_cast<uint64_t>(fd), offset}});
+}
+
+void SystrapAddressSpace::Unmap(GuestAddr addr, uint64_t length) { Push({SYS_munmap, {addr, length, 0, 0, 0, 0}}); }
+
+void SystrapAddressSpace::Protect(GuestAddr addr, uint64_t length, int prot) {
+  Push({SYS_mprotect, {addr, length, static_cast<uint64_t>(prot), 0, 0, 0}});
+}
+
+void SystrapAddressSpace::Clear() {
+  {
+    MutexLock lock(mu_);
+    pending_.fetch_sub(queue_.size(), std::memory_order_release);
+    queue_.clear();
+  }
+  Unmap(kMinAddress, kMaxAddress - kMinAddress);
+}
+
+Result<void> SystrapAddressSpace::Flush(Context*) {
+  if (!HasPending()) return {};
+  MutexLock applying(apply_mu_);
+  return ApplyLocked();
+}
+
+Result<void> SystrapAddressSpace::ApplyLocked() {
+  Result<void> result;
+  for (;;) {
+    int n;
+    {
+      MutexLock lock(mu_);
+      n = static_cast<int>(std::min<size_t>(queue_.size(), COMMANDS_MAX));
+      if (n == 0) return result;
+      memcpy(pool_.page(page_).commands, queue_.data(), static_cast<size_t>(n) * sizeof(Command));
+      queue_.erase(queue_.begin(), queue_.begin() + n);
+    }
+    Result<void> ran = agent_.Answer(n);
+    if (ran.ok()) ran = agent_.Receive();
+    pending_.fetch_sub(static_cast<size_t>(n), std::memory_order_release);
+    TRY(std::move(ran));  // the stub is dead
+    const auto error = static_cast<int64_t>(agent_.call().args[0]);
+    if (error != 0 && result.ok()) {
+      result = static_cast<Errno>(-error);
+      MOAT_LOG(kWarning, "a memory operation of stub {} failed: {}", pid_, ErrnoName(result.error()));
+    }
+  }
+}
+
+Result<std::unique_ptr<GuestThread>> SystrapAddressSpace::TakeThread() {
+  {
+    MutexLock lock(mu_);
+    if (ended_) return kESRCH;
+    ++uses_;
+    if (!idle_.empty()) {
+      std::unique_ptr<GuestThread> thread = std::move(idle_.back());
+      idle_.pop_back();
+      return thread;
+    }
+  }
+  Result<std::unique_ptr<GuestThread>> made = MakeThread();
+  if (!made.ok()) GiveThread(nullptr);
+  return made;
+}
+
+Result<std::unique_ptr<GuestThread>> SystrapAddressSpace::MakeThread() {
+  const uint32_t index = TRY(pool_.TakeArea());
+  pool_.PrepareArea(index);
+  {
+    MutexLock lock(mu_);
+    areas_.push_back(index);
+  }
+  Area& area = pool_.area(index);
+  const uint64_t address = StubPool::AreaAddress(index);
+  Result<Listener> listener = [&]() -> Result<Listener> {
+    MutexLock applying(apply_mu_);
+    TRY(ApplyLocked());
+    CommandPage& page = pool_.page(page_);
+    page.commands[0] = {SYS_mmap,
+                        {address, kAreaSize, PROT_READ | PROT_WRITE, MAP_FIXED | MAP_SHARED,
+                         static_cast<uint64_t>(pool_.areas_fd()), index * kAreaSize}};
+    TRY(agent_.Answer(1));
+    TRY(agent_.Receive());
+    if (agent_.call().args[0] != 0) return kENOMEM;
+    page.thread_area = address;
+    page.thread_order.fetch_add(1, std::memory_order_release);
+    syscall(SYS_futex, &page.thread_order, FUTEX_WAKE, 1, nullptr, nullptr, 0);
+    return pool_.AwaitThread(area.listener, pid_);
+  }();
+  if (!listener.ok()) {
+    if (listener.error() == kESRCH) Break();
+    return listener.error() == kESRCH ? kESRCH : kEAGAIN;
+  }
+  return std::make_unique<GuestThread>(*std::move(listener), area, address, index);
+}
+
+void SystrapAddressSpace::GiveThread(std::unique_ptr<GuestThread> thread) {
+  bool ended = false;
+  {
+    MutexLock lock(mu_);
+    if (thread != nullptr) idle_.push_back(std::move(thread));
+    if (--uses_ == 0 && !ended_) ended = ended_ = true;
+  }
+  if (ended) pool_.Kill(pid_);
+}
+
+void SystrapAddressSpace::Break() {
+  bool first;
+  {
+    MutexLock lock(mu_);
+    first = !std::exchange(ended_, true);
+  }
+  if (first) pool_.KillAndWait(pid_);
+}
+
+bool SystrapAddressSpace::LastUse() {
+  MutexLock lock(mu_);
+  return uses_ == 1;
+}
+
+}  // namespace moat::systrap_platform

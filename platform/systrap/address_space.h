@@ -1,0 +1,66 @@
+// SystrapAddressSpace: the stub process of one guest address space, its queue of memory operations, which the stub's
+// agent carries out, and the stub threads that no context uses. See AddressSpace in platform/platform.h.
+#ifndef MOAT_PLATFORM_SYSTRAP_ADDRESS_SPACE_H_
+#define MOAT_PLATFORM_SYSTRAP_ADDRESS_SPACE_H_
+
+#include <memory>
+#include <vector>
+
+#include "platform/base/mutex.h"
+#include "platform/platform.h"
+#include "platform/systrap/guest_thread.h"
+#include "platform/systrap/stub_pool.h"
+
+namespace moat::systrap_platform {
+
+class SystrapAddressSpace final : public AddressSpace {
+ public:
+  SystrapAddressSpace(StubPool& pool, ReadyStub stub);
+  ~SystrapAddressSpace() override;
+
+  void Map(GuestAddr addr, uint64_t length, int prot, bool shared, int fd, uint64_t offset) override;
+  void Unmap(GuestAddr addr, uint64_t length) override;
+  void Protect(GuestAddr addr, uint64_t length, int prot) override;
+  // The agent works beside running guest threads: nobody needs to be interrupted.
+  Result<void> Flush(Context* caller) override;
+  void Clear() override;
+
+  // --- for SystrapContext ---
+  pid_t pid() const { return pid_; }
+  bool HasPending() const { return pending_.load(std::memory_order_acquire) != 0; }
+  // A thread that waits for its first frame, and the use of the stub that goes with it. kEAGAIN: the host makes no
+  // more; kESRCH: the stub has died.
+  Result<std::unique_ptr<GuestThread>> TakeThread();
+  // Ends a use. A thread with a frame can serve again; null: it is gone. The last one ends the stub.
+  void GiveThread(std::unique_ptr<GuestThread> thread);
+  // Kills the stub now and waits until it is dead: a thread of it is no longer where it should be, and no page of its
+  // may serve another before it has stopped.
+  void Break();
+  // Whether the stub would end with the next GiveThread.
+  bool LastUse();
+
+ private:
+  void Push(const Command& command);
+  Result<void> ApplyLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(apply_mu_);
+  Result<std::unique_ptr<GuestThread>> MakeThread();
+
+  StubPool& pool_;
+  const pid_t pid_;
+  const uint32_t page_;
+  // Held while a batch runs in the stub, and while a thread is made: the one lock of ours that spans host calls,
+  // because each is one step of the address space.
+  Mutex apply_mu_{LockRank::kAddressSpace};
+  Listener agent_ ABSL_GUARDED_BY(apply_mu_);
+
+  Mutex mu_{LockRank::kStub};
+  std::vector<Command> queue_ ABSL_GUARDED_BY(mu_);
+  std::atomic<size_t> pending_{0};  // size of queue_, plus what is being applied
+  std::vector<std::unique_ptr<GuestThread>> idle_ ABSL_GUARDED_BY(mu_);
+  std::vector<uint32_t> areas_ ABSL_GUARDED_BY(mu_);  // of all threads that it ever had
+  int uses_ ABSL_GUARDED_BY(mu_) = 0;
+  bool ended_ ABSL_GUARDED_BY(mu_) = false;  // killed; its number may be somebody else's by now
+};
+
+}  // namespace moat::systrap_platform
+
+#endif  // MOAT_PLATFORM_SYSTRAP_ADDRESS_SPACE_H_

@@ -1,0 +1,200 @@
+#include "platform/systrap/context.h"
+
+#include <linux/audit.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <utility>
+
+#include "platform/base/log.h"
+#include "platform/systrap/extended_state.h"
+
+#ifndef SYS_SECCOMP
+#define SYS_SECCOMP 1
+#endif
+
+namespace moat::systrap_platform {
+namespace {
+
+constexpr int kKickSignal = SIGURG;
+constexpr uint64_t kNoCall = ~uint64_t{0};
+
+// What `syscall` leaves in the registers of a stopped thread, as far as a notification tells.
+void FromCall(const seccomp_data& call, user_regs_struct& regs) {
+  regs.orig_rax = static_cast<uint32_t>(call.nr);
+  regs.rax = static_cast<uint64_t>(-ENOSYS);
+  regs.rdi = call.args[0], regs.rsi = call.args[1], regs.rdx = call.args[2];
+  regs.r10 = call.args[3], regs.r8 = call.args[4], regs.r9 = call.args[5];
+  regs.rip = regs.rcx = call.instruction_pointer;
+}
+
+}  // namespace
+
+SystrapContext::~SystrapContext() { Release(); }
+
+ExitEvent SystrapContext::Died() {
+  in_guest_.store(false, std::memory_order_seq_cst);
+  if (space_) space_->Break();
+  thread_.reset();
+  Unbind();
+  return ExitEvent{SIGKILL};
+}
+
+Result<void> SystrapContext::Bind(SystrapAddressSpace& as) {
+  Unbind();
+  thread_ = TRY(as.TakeThread());
+  space_ = RefPtr<SystrapAddressSpace>(&as);
+  thread_->MakeFrame(new_state_ ? *new_state_ : InitialExtendedState());
+  new_state_.reset();
+  tgid_.store(as.pid(), std::memory_order_relaxed);
+  tid_.store(thread_->tid(), std::memory_order_release);
+  return {};
+}
+
+void SystrapContext::Unbind() {
+  if (!space_) return;
+  if (thread_ != nullptr && !thread_->HasFrame() && !space_->LastUse()) {
+    // Stopped in a call that nobody will answer: out of there, so that it can serve again.
+    Registers unused;
+    unused.complete = false;
+    (void)Complete(unused);
+  }
+  tid_.store(0, std::memory_order_relaxed);
+  space_->GiveThread(std::move(thread_));
+  space_.reset();
+}
+
+void SystrapContext::Release() { Unbind(); }
+
+void SystrapContext::Kick() {
+  pid_t tid = tid_.load(std::memory_order_acquire);
+  if (tid != 0) syscall(SYS_tgkill, tgid_.load(std::memory_order_relaxed), tid, kKickSignal);
+}
+
+void SystrapContext::Interrupt() {
+  interrupt_.store(true, std::memory_order_seq_cst);
+  if (in_guest_.load(std::memory_order_seq_cst)) Kick();
+}
+
+Result<void> SystrapContext::Go(Registers& regs) {
+  if (!thread_->HasFrame()) return thread_->Return(regs.Return());
+  TRY(thread_->StoreRegisters(regs.gp));
+  return thread_->Resume();
+}
+
+Event SystrapContext::Switch(AddressSpace& address_space, Registers& regs) {
+  auto& as = static_cast<SystrapAddressSpace&>(address_space);
+  if (space_ != &as) [[unlikely]] {
+    if (Result<void> bound = Bind(as); !bound.ok()) {
+      MOAT_LOG(kError, "no thread in stub {}: {}", as.pid(), ErrnoName(bound.error()));
+      return Died();
+    }
+  }
+  for (;;) {
+    // Published before the look at the flag: whoever sets it later sees us and kicks.
+    in_guest_.store(true, std::memory_order_seq_cst);
+    if (interrupt_.load(std::memory_order_relaxed) && interrupt_.exchange(false)) {
+      in_guest_.store(false, std::memory_order_seq_cst);
+      return InterruptEvent{};
+    }
+    if (as.HasPending()) {
+      if (as.Flush(this).error() == kESRCH) return Died();
+      continue;
+    }
+    if (Result<void> gone = Go(regs); !gone.ok()) [[unlikely]] {
+      if (gone.error() != kEINVAL) return Died();
+      in_guest_.store(false, std::memory_order_seq_cst);
+      return FaultEvent{SIGSEGV, SI_KERNEL, 0};  // what the return to user mode would fault on
+    }
+    if (!thread_->Wait().ok()) return Died();
+    in_guest_.store(false, std::memory_order_seq_cst);
+    if (!thread_->HasFrame()) [[likely]] {
+      FromCall(thread_->call(), regs.gp);
+      regs.complete = false;
+      return SyscallEvent{};
+    }
+    regs.complete = true;
+    if (!thread_->LoadRegisters(regs.gp).ok()) return Died();
+    if (std::optional<Event> event = Classify(regs)) return *event;
+  }
+}
+
+std::optional<Event> SystrapContext::Classify(Registers& regs) {
+  const siginfo_t& info = thread_->info();
+  switch (info.si_signo) {
+    case SIGSYS:
+      if (info.si_code != SYS_SECCOMP) return std::nullopt;
+      if (info.si_arch == AUDIT_ARCH_X86_64) {
+        regs.gp.orig_rax = static_cast<uint32_t>(info.si_syscall);
+        regs.gp.rax = static_cast<uint64_t>(-ENOSYS);
+        return SyscallEvent{};
+      }
+      // int 0x80, which is two bytes long, and sysenter: a kernel without 32-bit emulation raises a general protection
+      // fault where they stand.
+      regs.gp.rip -= 2;
+      return FaultEvent{SIGSEGV, SI_KERNEL, 0};
+    case SIGSEGV:
+    case SIGBUS:
+    case SIGFPE:
+    case SIGILL:
+    case SIGTRAP: {
+      // Sent by a process, not raised by an instruction: the host's doing, no business of the guest.
+      if (info.si_code <= 0) return std::nullopt;
+      FaultEvent fault{info.si_signo, info.si_code, reinterpret_cast<GuestAddr>(info.si_addr)};
+      if (info.si_code == SI_KERNEL) fault.address = 0;
+      fault.trapno = static_cast<uint32_t>(thread_->trapno());
+      fault.error_code = static_cast<uint32_t>(thread_->error_code());
+      return fault;
+    }
+    default:
+      return std::nullopt;  // a kick, or a guest that plays with the trampoline: it only fools itself
+  }
+}
+
+Result<void> SystrapContext::Complete(Registers& regs) {
+  if (regs.complete) return {};
+  if (thread_ == nullptr) return kESRCH;
+  // The signal is pending when the call ends: the thread comes to its handler before its next instruction. A guest
+  // that has blocked it by breaking into rt_sigreturn comes back some other way, if at all.
+  Kick();
+  const int64_t result = regs.Return();
+  const uint64_t call = regs.gp.orig_rax;
+  if (!thread_->Return(0).ok() || !thread_->Wait().ok() || !thread_->HasFrame() ||
+      thread_->info().si_signo != kKickSignal || !thread_->LoadRegisters(regs.gp).ok()) {
+    space_->Break();
+    thread_.reset();
+    return kESRCH;
+  }
+  regs.gp.orig_rax = call;
+  regs.SetReturn(result);
+  regs.complete = true;
+  return {};
+}
+
+Result<ExtendedState> SystrapContext::GetExtendedState() {
+  if (new_state_) return *new_state_;
+  if (thread_ == nullptr || !thread_->HasFrame()) return kESRCH;
+  return thread_->LoadExtendedState();
+}
+
+Result<void> SystrapContext::SetExtendedState(const ExtendedState& state) {
+  if (thread_ == nullptr) {
+    new_state_ = state;
+    return {};
+  }
+  if (!thread_->HasFrame()) return kESRCH;
+  return thread_->StoreExtendedState(state);
+}
+
+void SystrapContext::ResetExtendedState() { (void)SetExtendedState(InitialExtendedState()); }
+
+Result<std::unique_ptr<Context>> SystrapContext::Clone(bool same_space) {
+  auto child = std::make_unique<SystrapContext>();
+  child->new_state_ = TRY(GetExtendedState());
+  // The thread is made now, so that a host without more of them is clone's error.
+  if (same_space) TRY(child->Bind(*space_));
+  return std::unique_ptr<Context>(std::move(child));
+}
+
+}  // namespace moat::systrap_platform

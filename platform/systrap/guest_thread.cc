@@ -1,0 +1,137 @@
+#include "platform/systrap/guest_thread.h"
+
+#include <cstring>
+
+#include "platform/abi/signal.h"
+#include "platform/systrap/extended_state.h"
+
+namespace moat::systrap_platform {
+namespace {
+
+constexpr uint64_t kUserCs = 0x33, kUserSs = 0x2b;
+// Where MakeFrame puts its frame: the far end of the signal stack, which is in nobody's way.
+constexpr uint64_t kMadeFrame = kSignalStack;
+constexpr uint64_t kMadeState = kSignalStack + 1024;
+static_assert(sizeof(abi::UContext) <= kMadeState - kMadeFrame);
+constexpr uint64_t kUserAddressEnd = uint64_t{1} << 47;
+
+}  // namespace
+
+std::byte* GuestThread::At(uint64_t address, uint64_t size) const {
+  const uint64_t offset = address - address_;
+  if (offset < kSignalStack || offset > kAreaSize || size > kAreaSize - offset) return nullptr;
+  return reinterpret_cast<std::byte*>(&area_) + offset;
+}
+
+template <typename T>
+bool GuestThread::ReadArea(uint64_t address, T& out) const {
+  const std::byte* p = At(address, sizeof out);
+  if (p != nullptr) memcpy(&out, p, sizeof out);
+  return p != nullptr;
+}
+
+template <typename T>
+bool GuestThread::WriteArea(uint64_t address, const T& value) {
+  std::byte* p = At(address, sizeof value);
+  if (p != nullptr) memcpy(p, &value, sizeof value);
+  return p != nullptr;
+}
+
+void GuestThread::MakeFrame(const ExtendedState& state) {
+  frame_ = address_ + kMadeFrame;
+  fs_base_ = gs_base_ = 0;
+  abi::UContext uc{};
+  uc.flags = abi::kUcSigcontextSs | abi::kUcStrictRestoreSs | abi::kUcFpXstate;
+  // Returning through the frame sets the signal stack again: a guest that broke into rt_sigreturn may have changed it.
+  uc.stack.sp = address_ + kSignalStack;
+  uc.stack.size = kAreaSize - kSignalStack;
+  uc.mcontext.fpstate = address_ + kMadeState;
+  WriteArea(frame_, uc);
+  ExtendedState in_frame = state;
+  if (!PrepareForFrame(in_frame).ok()) in_frame = InitialExtendedState(), (void)PrepareForFrame(in_frame);
+  memcpy(At(uc.mcontext.fpstate, in_frame.size()), in_frame.data(), in_frame.size());
+}
+
+Result<void> GuestThread::Resume() {
+  area_.fs_base = fs_base_;
+  area_.gs_base = gs_base_;
+  area_.frame = frame_;
+  return listener_.Answer(SYSTRAP_RESUME);
+}
+
+Result<void> GuestThread::Wait() {
+  TRY(listener_.Receive());
+  const seccomp_data& c = listener_.call();
+  if (c.nr != SYSTRAP_ENTER || c.instruction_pointer != EnterAddress()) [[likely]] {
+    frame_ = 0;
+    return {};
+  }
+  // From the handler, with signo, siginfo, ucontext, fs base and gs base; or from guest code that jumped there.
+  frame_ = c.args[2];
+  fs_base_ = c.args[3];
+  gs_base_ = c.args[4];
+  abi::UContext uc;
+  if (!ReadArea(c.args[1], info_) || !ReadArea(frame_, uc)) return kESRCH;
+  info_.si_signo = static_cast<int>(c.args[0]);
+  trapno_ = uc.mcontext.trapno;
+  error_code_ = uc.mcontext.err;
+  return {};
+}
+
+Result<void> GuestThread::LoadRegisters(user_regs_struct& regs) const {
+  abi::UContext uc;
+  if (!ReadArea(frame_, uc)) return kESRCH;
+  const abi::SigContext& sc = uc.mcontext;
+  regs.r8 = sc.r8, regs.r9 = sc.r9, regs.r10 = sc.r10, regs.r11 = sc.r11;
+  regs.r12 = sc.r12, regs.r13 = sc.r13, regs.r14 = sc.r14, regs.r15 = sc.r15;
+  regs.rdi = sc.rdi, regs.rsi = sc.rsi, regs.rbp = sc.rbp, regs.rbx = sc.rbx;
+  regs.rdx = sc.rdx, regs.rax = sc.rax, regs.rcx = sc.rcx, regs.rsp = sc.rsp;
+  regs.rip = sc.rip, regs.eflags = sc.eflags;
+  regs.cs = sc.cs, regs.ss = sc.ss;
+  regs.ds = regs.es = regs.fs = regs.gs = 0;
+  regs.fs_base = fs_base_, regs.gs_base = gs_base_;
+  regs.orig_rax = ~uint64_t{0};
+  return {};
+}
+
+Result<void> GuestThread::StoreRegisters(const user_regs_struct& regs) {
+  // The trampoline loads the bases: it must not fault.
+  if (regs.fs_base >= kUserAddressEnd || regs.gs_base >= kUserAddressEnd || regs.rip >= kUserAddressEnd) return kEINVAL;
+  fs_base_ = regs.fs_base;
+  gs_base_ = regs.gs_base;
+  abi::UContext uc;
+  if (!ReadArea(frame_, uc)) return kESRCH;
+  abi::SigContext& sc = uc.mcontext;
+  sc.r8 = regs.r8, sc.r9 = regs.r9, sc.r10 = regs.r10, sc.r11 = regs.r11;
+  sc.r12 = regs.r12, sc.r13 = regs.r13, sc.r14 = regs.r14, sc.r15 = regs.r15;
+  sc.rdi = regs.rdi, sc.rsi = regs.rsi, sc.rbp = regs.rbp, sc.rbx = regs.rbx;
+  sc.rdx = regs.rdx, sc.rax = regs.rax, sc.rcx = regs.rcx, sc.rsp = regs.rsp;
+  sc.rip = regs.rip, sc.eflags = regs.eflags;
+  sc.cs = kUserCs, sc.ss = kUserSs;
+  uc.sigmask = {};
+  WriteArea(frame_, uc);
+  return {};
+}
+
+Result<ExtendedState> GuestThread::LoadExtendedState() const {
+  abi::UContext uc;
+  if (!ReadArea(frame_, uc)) return kESRCH;
+  ExtendedState state(ExtendedStateSize());
+  const std::byte* p = At(uc.mcontext.fpstate, state.size());
+  if (p == nullptr) return kESRCH;
+  memcpy(state.data(), p, state.size());
+  return state;
+}
+
+Result<void> GuestThread::StoreExtendedState(const ExtendedState& state) {
+  abi::UContext uc;
+  if (!ReadArea(frame_, uc)) return kESRCH;
+  ExtendedState in_frame = state;
+  TRY(PrepareForFrame(in_frame));
+  std::byte* p = At(uc.mcontext.fpstate, in_frame.size());
+  if (p == nullptr) return kESRCH;
+  memcpy(p, in_frame.data(), in_frame.size());
+  return {};
+}
+
+}  // namespace moat::systrap_platform

@@ -1,0 +1,74 @@
+// GuestThread: one stub thread that runs guest code. While the sentry has it, it is either stopped in a call of its own
+// (the sentry knows the call's arguments and gives a result), or in the trampoline with all its registers saved in a
+// signal frame in its area (the sentry reads and changes them there).
+// Used by one carrier at a time. The area is writable by the guest: whatever is read from it is copied once and
+// checked.
+#ifndef MOAT_PLATFORM_SYSTRAP_GUEST_THREAD_H_
+#define MOAT_PLATFORM_SYSTRAP_GUEST_THREAD_H_
+
+#include <signal.h>
+
+#include "platform/registers.h"
+#include "platform/systrap/layout.h"
+#include "platform/systrap/listener.h"
+
+namespace moat::systrap_platform {
+
+class GuestThread {
+ public:
+  // `listener` holds the thread's first call, Enter.
+  GuestThread(Listener listener, Area& area, uint64_t address, uint32_t index)
+      : listener_(std::move(listener)), area_(area), address_(address), index_(index) {}
+
+  pid_t tid() const { return tid_; }
+  uint32_t area_index() const { return index_; }
+  // True when all registers are in the frame; false when the thread is in a call of its own.
+  bool HasFrame() const { return frame_ != 0; }
+  const seccomp_data& call() const { return listener_.call(); }
+
+  // Gives the thread a frame with `state` as its extended state, whatever it did before; the registers are to be
+  // stored before it is resumed. The thread is new, or stopped with a frame.
+  void MakeFrame(const ExtendedState& state);
+
+  // A result for a thread in a call. kESRCH: the thread is gone.
+  Result<void> Return(int64_t value) { return listener_.Answer(value); }
+  // For a thread with a frame: on with what is stored there. kESRCH: the thread is gone.
+  Result<void> Resume();
+  // Waits until the sentry has the thread again. kESRCH: it is gone, or has broken its frame.
+  Result<void> Wait();
+
+  // The signal that made the frame; only after a Wait that came back with one.
+  const siginfo_t& info() const { return info_; }
+  uint64_t trapno() const { return trapno_; }
+  uint64_t error_code() const { return error_code_; }
+
+  // All of these need a frame.
+  Result<void> LoadRegisters(user_regs_struct& regs) const;
+  // kEINVAL: values that the CPU cannot hold.
+  Result<void> StoreRegisters(const user_regs_struct& regs);
+  Result<ExtendedState> LoadExtendedState() const;
+  // kEINVAL: the CPU would not accept it.
+  Result<void> StoreExtendedState(const ExtendedState& state);
+
+ private:
+  template <typename T>
+  bool ReadArea(uint64_t address, T& out) const;
+  template <typename T>
+  bool WriteArea(uint64_t address, const T& value);
+  // In the sentry's own mapping; null when the range is not within the signal stack.
+  std::byte* At(uint64_t address, uint64_t size) const;
+
+  Listener listener_;
+  Area& area_;
+  const uint64_t address_;  // of the area, in the stub
+  const uint32_t index_;
+  const pid_t tid_ = listener_.tid();
+  uint64_t frame_ = 0;  // stub address of the ucontext
+  uint64_t fs_base_ = 0, gs_base_ = 0;
+  siginfo_t info_{};
+  uint64_t trapno_ = 0, error_code_ = 0;
+};
+
+}  // namespace moat::systrap_platform
+
+#endif  // MOAT_PLATFORM_SYSTRAP_GUEST_THREAD_H_

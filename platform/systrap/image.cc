@@ -1,0 +1,95 @@
+// The trampoline's page and behind it the seccomp programs that agent and guest threads load from it.
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/syscall.h>
+
+#include <cstring>
+#include <vector>
+
+#include "platform/base/log.h"
+#include "platform/systrap/layout.h"
+
+extern "C" {
+extern const char systrap_start[], systrap_end[], systrap_zygote[], systrap_handler[];
+extern const char systrap_enter_ip[], systrap_sigreturn_ip[], systrap_wake_ip[];
+}
+
+namespace moat::systrap_platform {
+namespace {
+
+uint64_t Address(const char* label) { return SYSTRAP_TEXT + static_cast<uint64_t>(label - systrap_start); }
+
+sock_filter Statement(int code, uint32_t k) { return {static_cast<uint16_t>(code), 0, 0, k}; }
+sock_filter LoadWord(size_t offset) { return Statement(BPF_LD | BPF_W | BPF_ABS, static_cast<uint32_t>(offset)); }
+sock_filter Answer(uint32_t action) { return Statement(BPF_RET | BPF_K, action); }
+// Skips `then` instructions when equal, `otherwise` when not.
+sock_filter IfEqual(uint32_t value, uint8_t then, uint8_t otherwise) {
+  return {BPF_JMP | BPF_JEQ | BPF_K, then, otherwise, value};
+}
+
+// `call` from the instruction before `ip` is allowed, from anywhere else it gets `action`.
+void OnlyFrom(std::vector<sock_filter>& out, uint32_t call, uint64_t ip, uint32_t action) {
+  out.push_back(IfEqual(call, 0, 6));
+  out.push_back(LoadWord(offsetof(seccomp_data, instruction_pointer)));
+  out.push_back(IfEqual(static_cast<uint32_t>(ip), 0, 3));
+  out.push_back(LoadWord(offsetof(seccomp_data, instruction_pointer) + 4));
+  out.push_back(IfEqual(static_cast<uint32_t>(ip >> 32), 0, 1));
+  out.push_back(Answer(SECCOMP_RET_ALLOW));
+  out.push_back(Answer(action));
+}
+
+// Everything comes to the sentry: as a notification, or by way of the handler where the sentry needs or changes more
+// than a call's arguments and result.
+std::vector<sock_filter> GuestFilter() {
+  std::vector<sock_filter> out = {
+      LoadWord(offsetof(seccomp_data, arch)),
+      IfEqual(AUDIT_ARCH_X86_64, 1, 0),
+      Answer(SECCOMP_RET_TRAP),  // int 0x80, sysenter
+      LoadWord(offsetof(seccomp_data, nr)),
+  };
+  OnlyFrom(out, SYS_rt_sigreturn, SigreturnAddress(), SECCOMP_RET_TRAP);
+  OnlyFrom(out, SYS_futex, WakeAddress(), SECCOMP_RET_USER_NOTIF);
+  for (uint32_t call : {SYS_clone, SYS_fork, SYS_vfork, SYS_clone3, SYS_execve, SYS_execveat, SYS_exit, SYS_arch_prctl,
+                        SYS_sigaltstack}) {
+    out.push_back(IfEqual(call, 0, 1));
+    out.push_back(Answer(SECCOMP_RET_TRAP));
+  }
+  out.push_back(Answer(SECCOMP_RET_USER_NOTIF));
+  return out;
+}
+
+// The agent's other calls are those that the filter of all stub threads lets through.
+std::vector<sock_filter> AgentFilter() {
+  return {LoadWord(offsetof(seccomp_data, nr)), IfEqual(SYSTRAP_ENTER, 0, 1), Answer(SECCOMP_RET_USER_NOTIF),
+          Answer(SECCOMP_RET_ALLOW)};
+}
+
+}  // namespace
+
+uint64_t EnterAddress() { return Address(systrap_enter_ip); }
+uint64_t SigreturnAddress() { return Address(systrap_sigreturn_ip); }
+uint64_t WakeAddress() { return Address(systrap_wake_ip); }
+uint64_t HandlerAddress() { return Address(systrap_handler); }
+uint64_t ZygoteOffset() { return static_cast<uint64_t>(systrap_zygote - systrap_start); }
+
+void WriteImage(std::byte* to) {
+  constexpr size_t kPage = 4096;
+  const auto size = static_cast<size_t>(systrap_end - systrap_start);
+  MOAT_CHECK(size <= kPage);
+  memset(to, 0xcc, SYSTRAP_IMAGE_SIZE);
+  memcpy(to, systrap_start, size);
+  // Two struct sock_fprog, then the programs: the guest threads' and the agent's.
+  uint64_t at = 2 * sizeof(sock_fprog);
+  int index = 0;
+  for (const std::vector<sock_filter>& code : {GuestFilter(), AgentFilter()}) {
+    const sock_fprog program = {static_cast<unsigned short>(code.size()),
+                                reinterpret_cast<sock_filter*>(SYSTRAP_FILTERS + at)};
+    memcpy(to + kPage + static_cast<size_t>(index++) * sizeof program, &program, sizeof program);
+    memcpy(to + kPage + at, code.data(), code.size() * sizeof(sock_filter));
+    at += code.size() * sizeof(sock_filter);
+  }
+  MOAT_CHECK(at <= kPage);
+}
+
+}  // namespace moat::systrap_platform

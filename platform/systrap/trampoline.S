@@ -1,0 +1,339 @@
+// The only code of ours in a stub. It keeps all state in registers and in pages that guest code can at most read,
+// but for a thread's own area, whose words can only harm that guest. Guest code may jump to any instruction here; its
+// `syscall` instructions are then subject to the guest thread's own filter (filters.cc), which knows three addresses:
+// systrap_enter_ip, systrap_sigreturn_ip and systrap_wake_ip.
+//
+// Threads of a stub: the first one makes the others (maker); the agent carries out the sentry's memory operations;
+// the rest run guest code. Maker and agent never run guest code and hold nothing in guest-writable memory.
+#include "platform/systrap/abi.h"
+
+#define SYS_mmap 9
+#define SYS_munmap 11
+#define SYS_mprotect 10
+#define SYS_rt_sigreturn 15
+#define SYS_clone 56
+#define SYS_exit 60
+#define SYS_getppid 110
+#define SYS_sigaltstack 131
+#define SYS_prctl 157
+#define SYS_futex 202
+#define SYS_seccomp 317
+
+#define FUTEX_WAIT 0
+#define FUTEX_WAKE 1
+// CLONE_VM | FS | FILES | SIGHAND | THREAD | SYSVSEM
+#define THREAD_FLAGS 0x50f00
+// CLONE_FILES | SIGCHLD
+#define PROCESS_FLAGS 0x411
+// NEW_LISTENER | WAIT_KILLABLE_RECV
+#define LISTENER_FLAGS 0x28
+
+        .text
+        .balign 64
+        .globl systrap_start
+systrap_start:
+
+// --- guest threads -----------------------------------------------------------------------------------------------
+
+// Handler of every signal that may hit guest code: faults, SIGSYS, the sentry's kick. On the alternate stack, which
+// is the end of this thread's area; all signals are blocked. rdi: signo, rsi: siginfo, rdx: ucontext.
+        .globl systrap_handler
+systrap_handler:
+        movq %rsp, %r15
+        andq $-SYSTRAP_AREA_SIZE, %r15
+        rdfsbase %r10
+        rdgsbase %r8
+// The sentry is told where the thread's registers are, and changes them there before it answers.
+systrap_enter:
+        movl $SYSTRAP_ENTER, %eax
+        syscall
+        .globl systrap_enter_ip
+systrap_enter_ip:
+        cmpl $SYSTRAP_RESUME, %eax
+        jne 1f
+        movq AREA_FS_BASE(%r15), %rax
+        wrfsbase %rax
+        movq AREA_GS_BASE(%r15), %rax
+        wrgsbase %rax
+        movq AREA_FRAME(%r15), %rsp
+        movl $SYS_rt_sigreturn, %eax
+        syscall
+        .globl systrap_sigreturn_ip
+systrap_sigreturn_ip:
+        ud2
+1:      cmpl $SYSTRAP_AGAIN, %eax
+        je systrap_enter
+        // fall through
+
+        .globl systrap_exit
+systrap_exit:
+        movl $SYS_exit, %eax
+        xorl %edi, %edi
+        syscall
+        ud2
+
+// A new guest thread. r15: its area. From its filter on it can make no host call but by the sentry's leave.
+systrap_guest_start:
+        movl $SYS_sigaltstack, %eax
+        leaq AREA_STACK_T(%r15), %rdi
+        xorl %esi, %esi
+        syscall
+        movl $SYS_seccomp, %eax
+        movl $1, %edi
+        movl $LISTENER_FLAGS, %esi
+        movabsq $SYSTRAP_FILTERS, %rdx
+        syscall
+        // Zero says "not yet": the descriptor is told as its number plus one, an error as it is.
+        testl %eax, %eax
+        js 1f
+        incl %eax
+1:      movl %eax, AREA_LISTENER(%r15)
+        movl %eax, %ebx
+        movl $SYS_futex, %eax
+        leaq AREA_LISTENER(%r15), %rdi
+        movl $FUTEX_WAKE, %esi
+        movl $1, %edx
+        syscall
+        .globl systrap_wake_ip
+systrap_wake_ip:
+        testl %ebx, %ebx
+        js systrap_exit
+        xorl %edi, %edi
+        xorl %esi, %esi
+        xorl %edx, %edx
+        xorl %r10d, %r10d
+        xorl %r8d, %r8d
+        jmp systrap_enter
+
+// --- the agent ---------------------------------------------------------------------------------------------------
+
+// Runs before any guest code: what it writes into the area can still be trusted.
+systrap_agent_start:
+        movl $SYS_seccomp, %eax
+        movl $1, %edi
+        movl $LISTENER_FLAGS, %esi
+        movabsq $(SYSTRAP_FILTERS + 16), %rdx
+        syscall
+        testl %eax, %eax
+        js 1f
+        incl %eax
+1:      movl %eax, AREA_AGENT(%r15)
+        movl %eax, %ebx
+        movl $SYS_futex, %eax
+        leaq AREA_AGENT(%r15), %rdi
+        movl $FUTEX_WAKE, %esi
+        movl $0x7fffffff, %edx          // the sentry and the maker wait
+        syscall
+        testl %ebx, %ebx
+        js systrap_exit
+        xorl %r13d, %r13d
+// Reports the first error of the last batch; the answer is the number of commands of the next one.
+systrap_agent:
+        movl $SYSTRAP_ENTER, %eax
+        movq %r13, %rdi
+        syscall
+        movq %rax, %r12
+        movabsq $SYSTRAP_COMMANDS, %rbx
+        xorl %r13d, %r13d
+1:      testq %r12, %r12
+        jz systrap_agent
+        movq 0(%rbx), %rax
+        movq 8(%rbx), %rdi
+        movq 16(%rbx), %rsi
+        movq 24(%rbx), %rdx
+        movq 32(%rbx), %r10
+        movq 40(%rbx), %r8
+        movq 48(%rbx), %r9
+        syscall
+        cmpq $-4095, %rax
+        jb 2f
+        testq %r13, %r13
+        cmovzq %rax, %r13
+2:      addq $COMMAND_SIZE, %rbx
+        decq %r12
+        jmp 1b
+
+// --- the maker: a stub's first thread ----------------------------------------------------------------------------
+
+// In a new process that is a copy of the zygote. rbp: the mailbox, r14: the zygote's pid.
+systrap_stub_start:
+        movl $SYS_prctl, %eax           // prctl(PR_SET_PDEATHSIG, SIGKILL): a stub does not outlive the zygote
+        movl $1, %edi
+        movl $9, %esi
+        syscall
+        movl $SYS_getppid, %eax         // a zygote that died before the prctl would go unnoticed
+        syscall
+        cmpq %r14, %rax
+        jne systrap_exit
+        movl $SYS_mmap, %eax            // the command page, shared, read only
+        movabsq $SYSTRAP_COMMANDS, %rdi
+        movl $4096, %esi
+        movl $1, %edx
+        movl $0x11, %r10d
+        movl MAILBOX_COMMANDS_FD(%rbp), %r8d
+        movq MAILBOX_PAGE(%rbp), %r9
+        syscall
+        cmpq $-4095, %rax
+        jae systrap_exit
+        movq MAILBOX_AREA(%rbp), %r9    // the first guest thread's area, shared, read and write
+        movabsq $SYSTRAP_AREAS, %r15
+        addq %r9, %r15
+        movl $SYS_mmap, %eax
+        movq %r15, %rdi
+        movl $SYSTRAP_AREA_SIZE, %esi
+        movl $3, %edx
+        movl $0x11, %r10d
+        movl MAILBOX_AREAS_FD(%rbp), %r8d
+        syscall
+        cmpq $-4095, %rax
+        jae systrap_exit
+        movl $SYS_munmap, %eax
+        movq %rbp, %rdi
+        movl $4096, %esi
+        syscall
+
+        movl $SYS_clone, %eax
+        movl $THREAD_FLAGS, %edi
+        xorl %esi, %esi
+        xorl %edx, %edx
+        xorl %r10d, %r10d
+        xorl %r8d, %r8d
+        syscall
+        testq %rax, %rax
+        jz systrap_agent_start
+        js 3f
+2:      cmpl $0, AREA_AGENT(%r15)
+        jne 4f
+        movl $SYS_futex, %eax
+        leaq AREA_AGENT(%r15), %rdi
+        movl $FUTEX_WAIT, %esi
+        xorl %edx, %edx
+        xorl %r10d, %r10d
+        syscall
+        jmp 2b
+3:      movl %eax, AREA_AGENT(%r15)
+4:      xorl %ebx, %ebx
+        jmp systrap_make_thread
+
+// Waits for the order to make one more guest thread. ebx: the last order.
+systrap_maker:
+        movabsq $SYSTRAP_COMMANDS, %rbp
+        movl COMMANDS_THREAD_ORDER(%rbp), %eax
+        cmpl %ebx, %eax
+        jne 1f
+        movl $SYS_futex, %eax
+        leaq COMMANDS_THREAD_ORDER(%rbp), %rdi
+        movl $FUTEX_WAIT, %esi
+        movl %ebx, %edx
+        xorl %r10d, %r10d
+        syscall
+        jmp systrap_maker
+1:      movl %eax, %ebx
+        movq COMMANDS_THREAD_AREA(%rbp), %r15
+systrap_make_thread:
+        movl $SYS_clone, %eax
+        movl $THREAD_FLAGS, %edi
+        xorl %esi, %esi
+        xorl %edx, %edx
+        xorl %r10d, %r10d
+        xorl %r8d, %r8d
+        syscall
+        testq %rax, %rax
+        jz systrap_guest_start
+        jns systrap_maker
+        movl %eax, AREA_LISTENER(%r15)
+        movl $SYS_futex, %eax
+        leaq AREA_LISTENER(%r15), %rdi
+        movl $FUTEX_WAKE, %esi
+        movl $1, %edx
+        syscall
+        jmp systrap_maker
+
+// --- the zygote --------------------------------------------------------------------------------------------------
+
+// Runs in a copy of this image that may be anywhere: the stack of the process may lie where SYSTRAP_TEXT belongs.
+// rdi: descriptor of the mailbox's file, rsi: offset of the mailbox in it.
+        .globl systrap_zygote
+systrap_zygote:
+        movq %rdi, %r12
+        movq %rsi, %r13
+        leaq systrap_start(%rip), %rbx
+        movl $SYS_munmap, %eax          // everything below this copy
+        xorl %edi, %edi
+        movq %rbx, %rsi
+        syscall
+        movl $SYS_munmap, %eax          // and above
+        leaq SYSTRAP_IMAGE_SIZE(%rbx), %rdi
+        movabsq $SYSTRAP_USER_END, %rsi
+        subq %rdi, %rsi
+        syscall
+        movl $SYS_mmap, %eax
+        movabsq $SYSTRAP_TEXT, %rdi
+        movl $SYSTRAP_IMAGE_SIZE, %esi
+        movl $3, %edx
+        movl $0x32, %r10d
+        movq $-1, %r8
+        xorl %r9d, %r9d
+        syscall
+        movabsq $SYSTRAP_TEXT, %rdi
+        movq %rbx, %rsi
+        movl $SYSTRAP_IMAGE_SIZE, %ecx
+        rep movsb
+        movl $SYS_mprotect, %eax
+        movabsq $SYSTRAP_TEXT, %rdi
+        movl $SYSTRAP_IMAGE_SIZE, %esi
+        movl $5, %edx
+        syscall
+        movabsq $(SYSTRAP_TEXT + systrap_zygote_moved - systrap_start), %rax
+        jmpq *%rax
+systrap_zygote_moved:
+        movl $SYS_munmap, %eax
+        movq %rbx, %rdi
+        movl $SYSTRAP_IMAGE_SIZE, %esi
+        syscall
+        movl $SYS_mmap, %eax            // the mailbox: this process is trusted with writing it
+        movabsq $SYSTRAP_MAILBOX, %rdi
+        movl $4096, %esi
+        movl $3, %edx
+        movl $0x11, %r10d
+        movq %r12, %r8
+        movq %r13, %r9
+        syscall
+        cmpq $-4095, %rax
+        jae systrap_exit
+        movq %rax, %rbp
+        xorl %ebx, %ebx
+// Waits for the order to make one more stub. ebx: the last order.
+1:      movl MAILBOX_ORDER(%rbp), %eax
+        cmpl %ebx, %eax
+        jne 2f
+        movl $SYS_futex, %eax
+        movq %rbp, %rdi
+        movl $FUTEX_WAIT, %esi
+        movl %ebx, %edx
+        xorl %r10d, %r10d
+        syscall
+        jmp 1b
+2:      movl %eax, %ebx
+        movq MAILBOX_ZYGOTE(%rbp), %r14
+        movl $SYS_clone, %eax
+        movl $PROCESS_FLAGS, %edi
+        xorl %esi, %esi
+        xorl %edx, %edx
+        xorl %r10d, %r10d
+        xorl %r8d, %r8d
+        syscall
+        testq %rax, %rax
+        jz systrap_stub_start
+        movq %rax, MAILBOX_RESULT(%rbp)
+        movl %ebx, MAILBOX_DONE(%rbp)
+        movl $SYS_futex, %eax
+        leaq MAILBOX_DONE(%rbp), %rdi
+        movl $FUTEX_WAKE, %esi
+        movl $1, %edx
+        syscall
+        jmp 1b
+
+        .globl systrap_end
+systrap_end:
+        .section .note.GNU-stack, "", @progbits
