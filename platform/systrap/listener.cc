@@ -1,6 +1,7 @@
 #include "platform/systrap/listener.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -56,12 +57,20 @@ void Listener::Close() {
   if (fd >= 0) close(fd);
 }
 
+bool Listener::Gone() const {
+  pollfd p = {fd_, 0, 0};
+  const timespec now = {};
+  return ppoll(&p, 1, &now, nullptr) > 0 && (p.revents & POLLHUP) != 0;
+}
+
 Result<void> Listener::Receive() {
   for (;;) {
     memset(&notification_, 0, sizeof notification_);  // the kernel insists
     if (ioctl(fd_, SECCOMP_IOCTL_NOTIF_RECV, &notification_) == 0) return {};
-    if (errno == ENOENT) return kESRCH;  // the last thread with this filter has ended, or died just now
-    if (errno != EINTR) return kEINVAL;
+    // Either a kick came between the call and its pick-up, and the call comes again, or no thread has this filter any
+    // more.
+    if (errno == ENOENT && Gone()) return kESRCH;
+    if (errno != EINTR && errno != ENOENT) return kEINVAL;
   }
 }
 

@@ -42,6 +42,7 @@ class Listener {
  private:
   explicit Listener(int fd) : fd_(fd) {}
   void Close();
+  bool Gone() const;
   Result<void> Send(int64_t value, uint32_t flags);
 
   int fd_ = -1;
