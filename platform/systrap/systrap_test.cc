@@ -163,8 +163,8 @@ TEST_F(SystrapTest, LegacyWaysInDoNotReachTheHost) {
 }
 
 TEST_F(SystrapTest, SegmentBasesAreTheGuests) {
-  Code({0xf3, 0x48, 0x0f, 0xae, 0xdf,         // wrgsbase %rdi
-        0xf3, 0x48, 0x0f, 0xae, 0xd6,         // wrfsbase %rsi
+  Code({0xf3, 0x48, 0x0f, 0xae, 0xdf,  // wrgsbase %rdi
+        0xf3, 0x48, 0x0f, 0xae, 0xd6,  // wrfsbase %rsi
         0x0f, 0x05});
   regs_.gp.rdi = 0x123456789000;
   regs_.gp.rsi = 0x7000;
@@ -175,9 +175,9 @@ TEST_F(SystrapTest, SegmentBasesAreTheGuests) {
 }
 
 TEST_F(SystrapTest, CompleteKeepsEveryRegisterAndTheResult) {
-  Code({0x49, 0xbf, 1, 2, 3, 4, 5, 6, 7, 8,  // movabs, %r15
-        0xb8, 0x6e, 0, 0, 0, 0x0f, 0x05,     // mov $110, %eax; syscall
-        0x89, 0x04, 0x25, 0, 0, 0x50, 0, 0x0f, 0x05});
+  Code({0x49, 0xbf, 1,    2, 3, 4,    5,    6,    7,   8,  // movabs, %r15
+        0xb8, 0x6e, 0,    0, 0, 0x0f, 0x05,                // mov $110, %eax; syscall
+        0x89, 0x04, 0x25, 0, 0, 0x50, 0,    0x0f, 0x05});
   regs_.gp.r14 = 0x1414;
   regs_.gp.rbp = 0xb0b0;
   ASSERT_TRUE(std::holds_alternative<SyscallEvent>(Run()));
