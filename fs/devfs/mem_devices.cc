@@ -20,6 +20,7 @@ class MemFile : public File {
   }
   Result<size_t> Read(const VfsContext& ctx, IoDest& dst) override { return PRead(ctx, dst, 0); }
   Result<size_t> Write(const VfsContext& ctx, IoSource& src) override { return PWrite(ctx, src, 0); }
+  bool SupportsEpoll() const override { return false; }
   Result<int64_t> Seek(const VfsContext&, int64_t, int) override {
     set_offset(0);
     return 0;
@@ -52,8 +53,9 @@ class FullFile final : public MemFile {
 // Always seeded: random and urandom are the same, as in Linux since 5.6.
 class RandomFile final : public MemFile {
  public:
-  RandomFile(VfsPath path, OpenFlags flags, MemDriver::FillRandomFn fill)
-      : MemFile(std::move(path), flags), fill_(fill) {}
+  RandomFile(VfsPath path, OpenFlags flags, MemDriver::FillRandomFn fill, bool polled)
+      : MemFile(std::move(path), flags), fill_(fill), polled_(polled) {}
+  bool SupportsEpoll() const override { return polled_; }
   Result<size_t> PRead(const VfsContext&, IoDest& dst, int64_t) override {
     std::array<char, 256> block;  // up to 256 bytes the host never returns less (getrandom(2))
     size_t total = 0;
@@ -92,6 +94,7 @@ class RandomFile final : public MemFile {
 
  private:
   const MemDriver::FillRandomFn fill_;
+  const bool polled_;  // random(4): only /dev/random can be waited for
 };
 
 }  // namespace
@@ -106,7 +109,7 @@ Result<RefPtr<File>> MemDriver::Open(const VfsContext&, const VfsPath& path, Ope
       return RefPtr<File>(MakeRef<FullFile>(path, flags));
     case kRandomMinor:
     case kUrandomMinor:
-      return RefPtr<File>(MakeRef<RandomFile>(path, flags, fill_random_));
+      return RefPtr<File>(MakeRef<RandomFile>(path, flags, fill_random_, dev.minor == kRandomMinor));
     default:
       return kENXIO;
   }

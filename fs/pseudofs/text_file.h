@@ -19,6 +19,8 @@ class TextInode : public PseudoInode {
   // A check at open(2) beyond the mode bits.
   virtual Result<void> CheckOpen(const VfsContext& ctx, OpenFlags flags) { return {}; }
   Result<RefPtr<File>> Open(const VfsContext& ctx, const VfsPath& path, OpenFlags flags) override;
+  // Whether epoll(7) takes the file: most generated files, but not those of a process's directory.
+  virtual bool polled() const { return true; }
 
   static constexpr size_t kMaxWrite = 4096;
 };
@@ -30,7 +32,7 @@ class TextFile : public File {
   Result<size_t> PRead(const VfsContext& ctx, IoDest& dst, int64_t offset) override;
   Result<size_t> PWrite(const VfsContext& ctx, IoSource& src, int64_t offset) override;
   Result<int64_t> Seek(const VfsContext& ctx, int64_t offset, int whence) override;
-  bool SupportsEpoll() const override { return true; }
+  bool SupportsEpoll() const override { return text_inode_->polled(); }
 
  private:
   const RefPtr<TextInode> text_inode_;

@@ -37,10 +37,11 @@ File::~File() {
   if (holds_write_access_) i->PutWriteAccess();
 }
 
-void File::MarkOpened(bool holds_write_access) {
+void File::MarkOpened(bool holds_write_access, bool created) {
   opened_ = true;
   path_.dentry->inode_ptr()->opens.fetch_add(1, std::memory_order_relaxed);
   holds_write_access_ = holds_write_access;
+  created_ = created;
 }
 
 RefPtr<Inode> File::inode() const { return path_.dentry ? path_.dentry->inode() : RefPtr<Inode>(); }

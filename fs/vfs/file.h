@@ -102,8 +102,10 @@ class File : public RefCounted, public Pollable {
   void RemoveObserver(FileObserver& o);
   std::vector<RefPtr<FileObserver>> Observers() const;
 
-  // Called once by vfs::OpenPath. `holds_write_access`: Inode::PutWriteAccess is due when the file goes.
-  void MarkOpened(bool holds_write_access);
+  // Called once by vfs::OpenPath. `holds_write_access`: Inode::PutWriteAccess is due when the file goes. `created`: by
+  // this open(2), with O_CREAT.
+  void MarkOpened(bool holds_write_access, bool created);
+  bool created() const { return created_; }
 
   int64_t offset() const { return offset_.load(std::memory_order_relaxed); }
   // fcntl(F_SETOWN, F_SETSIG, F_SETLEASE): kept here as plain data; the sentry interprets it
@@ -134,6 +136,7 @@ class File : public RefCounted, public Pollable {
   bool regular_ = false;
   bool opened_ = false;
   bool holds_write_access_ = false;
+  bool created_ = false;
   std::atomic<int> flags_;
   std::atomic<int64_t> offset_{0};
   Mutex offset_mu_{LockRank::kFile};

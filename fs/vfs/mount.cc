@@ -320,14 +320,17 @@ Result<void> MountNamespace::PivotRoot(const VfsPath& new_root, const VfsPath& p
     Mount& n = *new_root.mount;
     Mount& old_root = root != nullptr ? *root : *impl_->root;
     if (old_root.impl_->ns != this) return kEINVAL;
-    if (!IsMountRoot(new_root) || n.impl_->ns != this || put_old.mount->impl_->ns != this) return kEINVAL;
-    if (&n == &old_root || n.impl_->parent == nullptr) return kEBUSY;
+    if (n.impl_->ns != this || put_old.mount->impl_->ns != this) return kEINVAL;
+    const Mount* above_new = n.impl_->parent;
+    if ((above_new != nullptr && above_new->impl_->group != 0) || old_root.impl_->group != 0 ||
+        put_old.mount->impl_->group != 0) {
+      return kEINVAL;  // shared: the change would propagate
+    }
+    if (&n == &old_root || put_old.mount.get() == &old_root) return kEBUSY;
+    if (!IsMountRoot(new_root) || above_new == nullptr) return kEINVAL;
     if (!MountTree::IsBelow(*put_old.mount, n)) return kEINVAL;
     // put_old at or below new_root, as a directory of its mount tree.
     if (put_old.mount.get() == &n && !n.impl_->root->IsAncestorOf(*put_old.dentry)) return kEINVAL;
-    if (n.impl_->parent->impl_->group != 0 || old_root.impl_->group != 0 || put_old.mount->impl_->group != 0) {
-      return kEINVAL;  // shared: the change would propagate
-    }
     RefPtr<Mount> keep_new(&n);
     RefPtr<Mount> keep_old(&old_root);
     MountTree::Detach(n, g);

@@ -81,8 +81,9 @@ Result<void> Umount(const VfsContext& ctx, const VfsPath& target, int flags) {
 
 Result<void> PivotRoot(const VfsContext& ctx, const VfsPath& new_root, const VfsPath& put_old) {
   if (!new_root.dentry->inode_ptr()->is_dir() || !put_old.dentry->inode_ptr()->is_dir()) return kENOTDIR;
-  if (ctx.root.dentry != ctx.root.mount->root()) return kEINVAL;  // a chroot is not a mount point
-  if (new_root == ctx.root) return kEBUSY;
+  const bool on_root_mount = new_root.mount == ctx.root.mount || put_old.mount == ctx.root.mount;
+  // A chroot is not a mount point; PivotRoot has other answers that go first.
+  if (!on_root_mount && ctx.root.dentry != ctx.root.mount->root()) return kEINVAL;
   return ctx.mounts.PivotRoot(new_root, put_old, ctx.root.mount.get());
 }
 

@@ -96,7 +96,7 @@ Result<RefPtr<File>> Finish(const VfsContext& ctx, const VfsPath& path, int flag
   if (holds && !keeps) inode.PutWriteAccess();
   // A driver may hand out a description of something else (/dev/tty, /dev/ptmx): that has no claim of this inode's.
   if ((*file)->path() == path)
-    (*file)->MarkOpened(keeps);
+    (*file)->MarkOpened(keeps, created && !WantsTemporary(flags));
   else if (keeps)
     inode.PutWriteAccess();
   if (notify::AnyWatch()) notify::EmitOnPath(path, IN_OPEN);

@@ -132,15 +132,16 @@ Kgid GroupForCreate(const Credentials& cred, const Inode::Access& dir) {
 }
 
 uint32_t ModeForCreate(const VfsContext& ctx, const Inode::Access& dir, uint32_t mode) {
-  mode &= ~(ctx.umask & 0777);
-  if ((dir.mode & S_ISGID) == 0) return mode;
-  if (S_ISDIR(mode)) return mode | S_ISGID;
-  // A set-group-id executable for a group that the creator is not in would hand out the group.
+  const uint32_t masked = mode & ~(ctx.umask & 0777);
+  if ((dir.mode & S_ISGID) == 0) return masked;
+  if (S_ISDIR(mode)) return masked | S_ISGID;
+  // A set-group-id executable for a group that the creator is not in would hand out the group. What the mask takes
+  // away counts: the owner may give it back.
   if ((mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP) && !ctx.cred.InGroup(dir.gid) &&
       !CapableOver(ctx.cred, dir, CAP_FSETID)) {
-    mode &= ~uint32_t{S_ISGID};
+    return masked & ~uint32_t{S_ISGID};
   }
-  return mode;
+  return masked;
 }
 
 Result<void> RemovePrivileges(const VfsContext& ctx, Inode& inode) {

@@ -24,17 +24,19 @@ auto BlockingOp(Task& t, WaitQueue& queue, EventMask events, Deadline deadline, 
   if (first.ok() || first.error() != kEAGAIN) return first;
   ParkerWaiter waiter(events, t.parker());
   queue.Add(waiter);
+  Result<void> parked;
   for (;;) {
+    // Looked at before the signal, as Linux does: what ended the wait may have sent the signal, too (a child's end).
     auto again = op();
     if (again.ok() || again.error() != kEAGAIN) {
       queue.Remove(waiter);
       return again;
     }
-    Result<void> parked = ParkInterruptible(t, deadline);
     if (!parked.ok()) {
       queue.Remove(waiter);
       return parked.error();
     }
+    parked = ParkInterruptible(t, deadline);
   }
 }
 

@@ -136,6 +136,8 @@ class Task : public RefCounted {
   int parent_death_signal() const { return parent_death_signal_.load(std::memory_order_relaxed); }
   void set_parent_death_signal(int s) { parent_death_signal_.store(s, std::memory_order_relaxed); }
   uint64_t timer_slack() const { return timer_slack_.load(std::memory_order_relaxed); }
+  // What PR_SET_TIMERSLACK of 0 goes back to: the maker's slack at the time of the clone.
+  uint64_t default_timer_slack() const { return default_timer_slack_.load(std::memory_order_relaxed); }
   void set_timer_slack(uint64_t ns) { timer_slack_.store(ns, std::memory_order_relaxed); }
   // 0, SECCOMP_MODE_STRICT, SECCOMP_MODE_FILTER.
   int seccomp_mode() const { return seccomp_mode_.load(std::memory_order_relaxed); }
@@ -289,6 +291,7 @@ class Task : public RefCounted {
   std::atomic<uint64_t> last_syscall_{~uint64_t{0}};
   std::atomic<int> parent_death_signal_{0};
   std::atomic<uint64_t> timer_slack_{50'000};
+  std::atomic<uint64_t> default_timer_slack_{50'000};
   std::atomic<int> seccomp_mode_{0};
   RefPtr<Task> vfork_parent_;  // under the tree mutex: who waits for this task's exec or exit
   bool vfork_done_ = false;    // under the tree mutex: of the parent's wait

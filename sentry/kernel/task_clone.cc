@@ -126,6 +126,7 @@ Result<void> TaskCloner::ShareOrCopy(Task& t, Task& child, const CloneRequest& r
   if ((f & CLONE_CHILD_CLEARTID) != 0) child.clear_child_tid = r.child_tid;
   child.personality = t.personality;
   child.timer_slack_.store(t.timer_slack(), std::memory_order_relaxed);
+  child.default_timer_slack_.store(t.timer_slack(), std::memory_order_relaxed);
   child.start_time_ = ReadHostClock(CLOCK_BOOTTIME);
   child.signals_.mask.store(t.signal_mask().bits, std::memory_order_relaxed);
   // sigaltstack(2): a thread that shares the memory starts without one, except for vfork's child.

@@ -244,10 +244,8 @@ void TaskExit::EndGroup(Task& t) {
     group.stop_report_ = 0;
     group.continue_report_ = false;
     group.zombie_.store(true, std::memory_order_release);
-    if (NotifyParent(group, signals)) {
-      if (group.parent_ != nullptr) group.parent_->children_usage_.Add(group.UsageLocked());
-      ReleaseLocked(group, dropped);
-    }
+    // getrusage(2): RUSAGE_CHILDREN counts children that were waited for, so not this one.
+    if (NotifyParent(group, signals)) ReleaseLocked(group, dropped);
   }
   pid->wait_queue().Notify(EPOLLIN);
   if (kernel.on_process_exit) kernel.on_process_exit(group);

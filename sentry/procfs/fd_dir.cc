@@ -58,6 +58,7 @@ class FdInfoText final : public TaskOwned<TextInode> {
  public:
   FdInfoText(ProcFs& fs, RefPtr<Task> task, int fd)
       : TaskOwned(fs, task, FdIno(kFdInfoInoBase, *task, fd), 0400), fd_(fd) {}
+  bool polled() const override { return false; }
   Result<void> CheckOpen(const VfsContext& ctx, OpenFlags) override { return CheckTaskAccess(ctx, *task_); }
   Result<std::string> Generate(const VfsContext&) override {
     bool cloexec = false;

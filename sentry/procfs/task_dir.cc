@@ -10,6 +10,7 @@ class TaskText final : public TaskOwned<TextInode> {
   TaskText(ProcFs& fs, RefPtr<Task> task, const TaskEntry& entry, uint64_t ino)
       : TaskOwned(fs, std::move(task), ino, entry.mode & 07777), entry_(entry) {}
 
+  bool polled() const override { return false; }
   Result<void> CheckOpen(const VfsContext& ctx, OpenFlags) override {
     return entry_.guard == TaskGuard::kRead ? CheckTaskAccess(ctx, *task_) : Result<void>();
   }

@@ -130,7 +130,7 @@ Result<size_t> SetTimerSlack(ProcFs&, Task& task, const VfsContext& ctx, std::st
   Task* caller = Caller(ctx);
   if (caller != &task && !ctx.cred.HasCapability(CAP_SYS_NICE)) return kEPERM;
   int64_t value = TRY(ParseDecimal(text, 0, INT64_MAX));
-  task.set_timer_slack(value == 0 ? 50'000 : static_cast<uint64_t>(value));
+  task.set_timer_slack(value == 0 ? task.default_timer_slack() : static_cast<uint64_t>(value));
   return text.size();
 }
 

@@ -1,6 +1,7 @@
 #include "sentry/syscalls/poll_wait.h"
 
 #include <sys/epoll.h>
+#include <sys/personality.h>
 
 #include <memory>
 
@@ -69,7 +70,7 @@ Result<Deadline> ReadTimeout(Task& t, UserIn<abi::Timespec> timeout) {
 }
 
 void WriteTimeLeft(Task& t, GuestAddr timeout, Deadline deadline) {
-  if (timeout == 0 || deadline == kNoDeadline) return;
+  if (timeout == 0 || deadline == kNoDeadline || (t.personality & STICKY_TIMEOUTS) != 0) return;
   abi::Timespec left = ToTimespec(std::max<Nanos>(deadline - MonotonicNow(), 0));
   (void)UserOut<abi::Timespec>(timeout).Write(t.memory(), left);
 }

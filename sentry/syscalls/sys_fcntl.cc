@@ -19,6 +19,9 @@
 #ifndef F_DUPFD_QUERY
 #define F_DUPFD_QUERY (1024 + 3)
 #endif
+#ifndef F_CREATED_QUERY
+#define F_CREATED_QUERY (1024 + 4)
+#endif
 
 namespace moat {
 namespace {
@@ -196,6 +199,8 @@ Result<int64_t> SysFcntl(Task& t, FdNum fd, int cmd, uint64_t arg) {
       return file->flags();
     case F_DUPFD_QUERY:
       return t.fds().Get(static_cast<int>(arg)) == file ? 1 : 0;
+    case F_CREATED_QUERY:
+      return file->created() ? 1 : 0;
     default:
       break;
   }

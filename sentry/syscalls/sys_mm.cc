@@ -30,6 +30,7 @@ bool IsDevZero(File& file) {
 Result<void> DescribeFile(Task& t, RefPtr<File> file, MmapRequest* request) {
   const int type = request->flags & MAP_TYPE;
   if ((request->flags & MAP_HUGETLB) != 0) return kEINVAL;  // no file of ours is on hugetlbfs
+  if (type != MAP_PRIVATE && type != MAP_SHARED && type != MAP_SHARED_VALIDATE) return kEINVAL;
   if (!file->readable()) return kEACCES;
   if (type != MAP_PRIVATE) {
     if (type == MAP_SHARED_VALIDATE && (request->flags & ~kKnownMapFlags) != 0) return kEOPNOTSUPP;

@@ -1,6 +1,7 @@
 // poll(2), ppoll(2), select(2), pselect6(2).
 #include <poll.h>
 #include <sys/epoll.h>
+#include <sys/personality.h>
 #include <sys/select.h>
 
 #include <algorithm>
@@ -157,7 +158,7 @@ Result<int64_t> SysSelect(Task& t, int n, GuestAddr in, GuestAddr out, GuestAddr
     deadline = DeadlineAfter(delta);
   }
   Result<int64_t> r = NoHandlerRestart(Select(t, n, in, out, except, deadline));
-  if (timeout && deadline != kNoDeadline) {
+  if (timeout && deadline != kNoDeadline && (t.personality & STICKY_TIMEOUTS) == 0) {
     abi::Timeval left = ToTimeval(std::max<Nanos>(deadline - MonotonicNow(), 0));
     (void)timeout.Write(t.memory(), left);
   }

@@ -210,7 +210,7 @@ Result<int64_t> SysPrctl(Task& t, int option, uint64_t arg2, uint64_t arg3, uint
     case PR_GET_CHILD_SUBREAPER:
       return WriteInt(t, arg2, group.child_subreaper.load(std::memory_order_relaxed) ? 1 : 0);
     case PR_SET_TIMERSLACK:
-      t.set_timer_slack(arg2 == 0 || arg2 > INT64_MAX ? 50'000 : arg2);
+      t.set_timer_slack(arg2 == 0 || arg2 > INT64_MAX ? t.default_timer_slack() : arg2);
       return 0;
     case PR_GET_TIMERSLACK:
       return static_cast<int64_t>(t.timer_slack());
@@ -230,6 +230,7 @@ Result<int64_t> SysPrctl(Task& t, int option, uint64_t arg2, uint64_t arg3, uint
       if (arg4 != 0 || arg5 != 0) return kEINVAL;
       return arg2 == PR_MCE_KILL_CLEAR || arg2 == PR_MCE_KILL_SET ? Result<int64_t>(0) : Result<int64_t>(kEINVAL);
     case PR_GET_THP_DISABLE:
+      if (arg2 != 0 || !rest_zero) return kEINVAL;
       return 0;
     case PR_SET_THP_DISABLE:
       if (arg3 != 0 || arg4 != 0 || arg5 != 0) return kEINVAL;
@@ -250,7 +251,8 @@ Result<int64_t> SysPrctl(Task& t, int option, uint64_t arg2, uint64_t arg3, uint
       TRY(UserOut<uint64_t>(arg2).Write(t.memory(), t.clear_child_tid));
       return 0;
     case PR_GET_SPECULATION_CTRL:
-      return arg2 <= PR_SPEC_L1D_FLUSH && rest_zero ? Result<int64_t>(PR_SPEC_NOT_AFFECTED) : Result<int64_t>(kENODEV);
+      if (!rest_zero) return kEINVAL;
+      return arg2 <= PR_SPEC_L1D_FLUSH ? Result<int64_t>(PR_SPEC_NOT_AFFECTED) : Result<int64_t>(kENODEV);
     default:
       return kEINVAL;
   }

@@ -16,17 +16,17 @@ constexpr int kIdlePolicy = 5;          // SCHED_IDLE
 constexpr uint64_t kKnownFlags = 0x7f;  // SCHED_FLAG_ALL
 
 // 0 is the caller. kESRCH.
-Result<RefPtr<Task>> AffinityTarget(Task& t, int tid) {
+Result<RefPtr<Task>> FindTarget(Task& t, int tid) {
   if (tid == 0 || tid == t.tid()) return RefPtr<Task>(&t);
   RefPtr<Task> target = t.kernel().FindTask(tid, *t.pid_ns());
   if (!target) return kESRCH;
   return target;
 }
 
-// The scheduling calls refuse negative ids as such; those of the affinity only do not find them, as on Linux.
+// The scheduling calls refuse negative ids as such; those of affinity and priority only do not find them, as on Linux.
 Result<RefPtr<Task>> Target(Task& t, int tid) {
   if (tid < 0) return kEINVAL;
-  return AffinityTarget(t, tid);
+  return FindTarget(t, tid);
 }
 
 // The caller's effective id is the target's real or effective one, or CAP_SYS_NICE.
@@ -72,7 +72,7 @@ Result<std::vector<RefPtr<Task>>> PriorityTargets(Task& t, int which, int who) {
   std::vector<RefPtr<Task>> tasks;
   switch (which) {
     case PRIO_PROCESS: {
-      tasks.push_back(TRY(Target(t, who)));
+      tasks.push_back(TRY(FindTarget(t, who)));
       return tasks;
     }
     case PRIO_PGRP: {
@@ -142,7 +142,7 @@ Result<int64_t> SysSchedSetparam(Task& t, int tid, UserIn<abi::SchedParam> param
 }
 
 Result<int64_t> SysSchedGetattr(Task& t, int tid, GuestAddr out, uint32_t size, uint32_t flags) {
-  if (flags != 0 || size < abi::kSchedAttrSizeV0 || size > kPageSize) return kEINVAL;
+  if (out == 0 || flags != 0 || size < abi::kSchedAttrSizeV0 || size > kPageSize) return kEINVAL;
   SchedState s = TRY(Target(t, tid))->sched();
   abi::SchedAttr attr{};
   attr.size = std::min<uint32_t>(size, sizeof attr);
@@ -209,7 +209,7 @@ Result<int64_t> SysSchedRrGetInterval(Task& t, int tid, UserOut<abi::Timespec> o
 
 Result<int64_t> SysSchedGetaffinity(Task& t, int tid, uint32_t length, GuestAddr out) {
   if (length * 8ull < static_cast<uint64_t>(t.kernel().cpus()) || length % sizeof(uint64_t) != 0) return kEINVAL;
-  SchedState s = TRY(AffinityTarget(t, tid))->sched();
+  SchedState s = TRY(FindTarget(t, tid))->sched();
   size_t bytes = MaskBytes(t);
   std::vector<uint64_t> mask = s.affinity;
   mask.resize(bytes / 8);
@@ -225,7 +225,7 @@ Result<int64_t> SysSchedSetaffinity(Task& t, int tid, uint32_t length, GuestAddr
   std::vector<uint64_t> mask(MaskBytes(t) / 8);
   size_t bytes = std::min<size_t>(length, mask.size() * 8);
   if (t.memory().CopyIn(mask.data(), in, bytes) != bytes) return kEFAULT;
-  RefPtr<Task> target = TRY(AffinityTarget(t, tid));
+  RefPtr<Task> target = TRY(FindTarget(t, tid));
   if (!MayScheduleOther(t, *target)) return kEPERM;
   bool any = false;
   for (size_t i = 0; i < mask.size(); ++i) {

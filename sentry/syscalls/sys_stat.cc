@@ -137,6 +137,7 @@ Result<int64_t> WriteStatFs(Task& t, const VfsPath& place, UserOut<abi::StatFs> 
   constexpr uint64_t kShared = 1 | 2 | 4 | 8 | 1024 | 2048;
   uint64_t mount_flags = place.mount->flags() & kShared;
   if (place.mount->flags() & (1 << 21)) mount_flags |= 4096;  // MS_RELATIME -> ST_RELATIME
+  if (place.mount->flags() & (1 << 8)) mount_flags |= 8192;   // MS_NOSYMFOLLOW -> ST_NOSYMFOLLOW
   o.f_flags = static_cast<__fsword_t>(mount_flags | s.flags) | kStValid;
   TRY(out.Write(t.memory(), o));
   return 0;

@@ -218,6 +218,17 @@ TEST_F(Descriptor, SignalOfChoiceCarriesTheDescriptor) {
   EXPECT_EQ(SignalLog::info[0].si_fd, r.get());
   EXPECT_EQ(SignalLog::info[0].si_code, POLL_IN);
 }
+TEST_F(Descriptor, CreatedQueryTellsWhoMadeTheFile) {
+  constexpr int kCreatedQuery = 1024 + 4;  // F_CREATED_QUERY, since Linux 6.12
+  const std::string path = dir_.Join("new");
+  const ScopedFd made(open(path.c_str(), O_CREAT | O_RDWR, 0600));
+  if (fcntl(made.get(), kCreatedQuery) == -1 && errno == EINVAL) GTEST_SKIP() << "this Linux is older";
+  EXPECT_EQ(fcntl(made.get(), kCreatedQuery), 1);
+  const ScopedFd again(open(path.c_str(), O_CREAT | O_RDWR, 0600));
+  EXPECT_EQ(fcntl(again.get(), kCreatedQuery), 0);
+  const ScopedFd nameless(open(dir_.path().c_str(), O_TMPFILE | O_RDWR, 0600));
+  EXPECT_EQ(fcntl(nameless.get(), kCreatedQuery), 0);
+}
 TEST_F(Descriptor, KcmpFindsSameOpenFile) {
   const ScopedFd copy(dup(fd()));
   const ScopedFd other(open(dir_.Join("f").c_str(), O_RDWR));

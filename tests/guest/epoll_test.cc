@@ -74,6 +74,19 @@ TEST_F(Epoll, EdgeTriggeredReportsStateAtAdd) {
   ASSERT_OK(Add(r_.get(), EPOLLIN | EPOLLET));
   EXPECT_EQ(Wait(), 1);
 }
+TEST_F(Epoll, FilesThatCannotBeWaitedFor) {
+  for (const char* path : {"/dev/null", "/dev/zero", "/dev/full", "/dev/urandom", "/proc/self/maps",
+                           "/proc/self/status", "/proc/self/fdinfo/0", "/", "/proc/self/exe"}) {
+    const ScopedFd fd(open(path, O_RDONLY));
+    ASSERT_OK(fd.get()) << path;
+    EXPECT_FAIL(Add(fd.get(), EPOLLIN), EPERM) << path;
+  }
+  for (const char* path : {"/dev/random", "/proc/self/mounts", "/proc/meminfo", "/proc/sys/kernel/hostname"}) {
+    const ScopedFd fd(open(path, O_RDONLY));
+    ASSERT_OK(fd.get()) << path;
+    EXPECT_OK(Add(fd.get(), EPOLLIN)) << path;
+  }
+}
 TEST_F(Epoll, OneShotDisarms) {
   ASSERT_OK(Add(r_.get(), EPOLLIN | EPOLLONESHOT, 5));
   Write();

@@ -160,6 +160,11 @@ TEST_F(Mmap, FixedNoreplace) {
   ASSERT_OK(munmap(m.page(1), kPage));
   EXPECT_EQ(Map(m.page(1), kPage, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE), m.page(1));
 }
+TEST_F(Mmap, TypeIsCheckedBeforeAccess) {
+  const ScopedFd w(open(path_.c_str(), O_WRONLY));
+  EXPECT_TRUE(Fails(Map(nullptr, kPage, PROT_READ, 0, w.get()), EINVAL));
+  EXPECT_TRUE(Fails(Map(nullptr, kPage, PROT_READ, MAP_PRIVATE, w.get()), EACCES));
+}
 TEST_F(Mmap, HintIsUsedWhenFree) {
   Mapping m(4 * kPage);
   char* hint = m.Release();

@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <string>
@@ -66,6 +67,24 @@ TEST_F(MountApi, ReadOnlyIsSetAndCleared) {
   }));
 }
 
+TEST_F(MountApi, NosymfollowIsShownByStatfs) {
+  dir_.Dir("m");
+  EXPECT_TRUE(Passes([&] {
+    const ScopedFd mount(NewTmpfs("64k"));
+    ASSERT_OK(syscall(SYS_move_mount, mount.get(), "", AT_FDCWD, At("m").c_str(), MOVE_MOUNT_F_EMPTY_PATH));
+    constexpr uint64_t kNosymfollow = 0x200000;
+    constexpr long kStNosymfollow = 0x2000;
+    struct statfs st;
+    ASSERT_OK(statfs(At("m").c_str(), &st));
+    EXPECT_EQ(st.f_flags & kStNosymfollow, 0);
+    MountAttributes attr = {kNosymfollow, 0, 0, 0};
+    ASSERT_OK(syscall(SYS_mount_setattr, -1, At("m").c_str(), 0, &attr, sizeof attr));
+    ASSERT_OK(statfs(At("m").c_str(), &st));
+    EXPECT_NE(st.f_flags & kStNosymfollow, 0);
+    ASSERT_OK(symlink("m", At("m/link").c_str()));
+    EXPECT_FAIL(open(At("m/link").c_str(), O_RDONLY), ELOOP);
+  }));
+}
 TEST_F(MountApi, Errors) {
   EXPECT_FAIL(syscall(SYS_fsopen, "no-such-fs", 0), ENODEV);
   EXPECT_FAIL(syscall(SYS_fsopen, "tmpfs", 0x80), EINVAL);

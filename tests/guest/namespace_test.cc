@@ -475,6 +475,24 @@ TEST_F(Mount, PivotRoot) {
     EXPECT_TRUE(List("/old").empty());
   }));
 }
+TEST_F(Mount, PivotRootErrors) {
+  EXPECT_TRUE(Passes([&] {
+    ASSERT_OK(Tmpfs(dir_.path()));
+    ASSERT_OK(chroot(dir_.path().c_str()));
+    ASSERT_OK(chdir("/"));
+    ASSERT_OK(mkdir("/plain", 0755));
+    ASSERT_OK(mkdir("/plain/old", 0755));
+    ASSERT_OK(mkdir("/new", 0755));
+    // Both on the current root's mount, and the old root's place on it.
+    EXPECT_FAIL(syscall(SYS_pivot_root, "/plain", "/plain/old"), EBUSY);
+    ASSERT_OK(Tmpfs("/new"));
+    ASSERT_OK(mkdir("/new/old", 0755));
+    EXPECT_FAIL(syscall(SYS_pivot_root, "/new", "/plain/old"), EBUSY);
+    ASSERT_OK(mkdir("/new/dir", 0755));
+    EXPECT_FAIL(syscall(SYS_pivot_root, "/new/dir", "/new/old"), EINVAL);
+    ASSERT_OK(syscall(SYS_pivot_root, "/new", "/new/old"));
+  }));
+}
 TEST_F(Mount, UserNamespaceMayMountTmpfs) {
   dir_.Dir("m");
   ASSERT_OK(chmod(dir_.path().c_str(), 0755));

@@ -179,6 +179,28 @@ TEST_F(Permission, NewFileBelongsToFsIds) {
     EXPECT_EQ(st.st_gid, kOwner);
   }));
 }
+TEST_F(Permission, SetgidOfAForeignGroupIsDroppedBeforeTheMask) {
+  const std::string shared = dir_.Dir("shared");
+  ASSERT_OK(chmod(dir_.path().c_str(), 0755));
+  ASSERT_OK(chown(shared.c_str(), kOwner, kGroup));
+  ASSERT_OK(chmod(shared.c_str(), 02777));
+  EXPECT_TRUE(PassesInChild([&] {
+    Become(kOther, kOther);
+    struct stat st;
+    for (const mode_t mask : {mode_t{0}, mode_t{S_IXGRP}}) {
+      umask(mask);
+      const std::string path = shared + "/" + std::to_string(mask);
+      const ScopedFd fd(open(path.c_str(), O_CREAT | O_EXCL | O_WRONLY, 02775));
+      ASSERT_OK(fstat(fd.get(), &st));
+      EXPECT_EQ(st.st_gid, kGroup);
+      EXPECT_EQ(st.st_mode & S_ISGID, 0u) << mask;
+    }
+    // Without the group's execute bit the bit means nothing for rights, and stays.
+    const ScopedFd fd(open((shared + "/plain").c_str(), O_CREAT | O_EXCL | O_WRONLY, 02664));
+    ASSERT_OK(fstat(fd.get(), &st));
+    EXPECT_NE(st.st_mode & S_ISGID, 0u);
+  }));
+}
 TEST_F(Permission, ExecuteNeedsABitEvenForRoot) {
   const std::string path = dir_.File("f", "#!/bin/true\n", 0644);
   EXPECT_TRUE(PassesInChild([&] {

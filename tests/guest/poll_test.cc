@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/personality.h>
 #include <sys/resource.h>
 #include <sys/select.h>
 #include <sys/socket.h>
@@ -150,6 +151,17 @@ TEST_F(Poll, RawPpollWritesTheRemainingTime) {
   EXPECT_FAIL(syscall(SYS_ppoll, &p, 1, &timeout, nullptr, 8), EINVAL);
 }
 
+TEST_F(Poll, StickyTimeoutsStayAsTheyWere) {
+  EXPECT_TRUE(PassesInChild([&] {
+    ASSERT_OK(personality(STICKY_TIMEOUTS));
+    timeval tv = {0, 2000};
+    EXPECT_EQ(select(0, nullptr, nullptr, nullptr, &tv), 0);
+    EXPECT_EQ(tv.tv_usec, 2000);
+    timespec ts = {0, 2000000};
+    EXPECT_EQ(syscall(SYS_ppoll, nullptr, 0, &ts, nullptr, 0), 0);
+    EXPECT_EQ(ts.tv_nsec, 2000000);
+  }));
+}
 TEST_F(Poll, SelectReadAndWriteSets) {
   Write();
   fd_set in = Set({r(), w()}), out = Set({r(), w()});

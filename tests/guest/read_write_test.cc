@@ -114,6 +114,23 @@ TEST_F(ReadWrite, PreadOnPipe) {
   EXPECT_FAIL(pread(r.get(), &b, 1, 0), ESPIPE);
   EXPECT_FAIL(pwrite(w.get(), &b, 1, 0), ESPIPE);
 }
+TEST_F(ReadWrite, OffsetOnTheWrongEndOfAPipe) {
+  // That a pipe has no offsets is said before that this end cannot be written (or read).
+  int p[2];
+  ASSERT_OK(pipe(p));
+  const ScopedFd r(p[0]), w(p[1]);
+  char b[4] = {};
+  iovec v = {b, 4};
+  EXPECT_FAIL(pwrite(p[0], b, 4, 0), ESPIPE);
+  EXPECT_FAIL(pread(p[1], b, 4, 0), ESPIPE);
+  EXPECT_FAIL(pwritev(p[0], &v, 1, 0), ESPIPE);
+  EXPECT_FAIL(preadv(p[1], &v, 1, 0), ESPIPE);
+  EXPECT_FAIL(pwritev2(p[0], &v, 1, 0, 0), ESPIPE);
+  EXPECT_FAIL(preadv2(p[1], &v, 1, 0, 0), ESPIPE);
+  EXPECT_FAIL(pwritev2(p[0], &v, 1, -1, 0), EBADF);
+  const ScopedFd read_only(open(dir_.Join("f").c_str(), O_RDONLY));
+  EXPECT_FAIL(pwrite(read_only.get(), b, 4, 0), EBADF);
+}
 TEST_F(ReadWrite, ReadvFillsBuffersInOrder) {
   char a[3], b[4];
   iovec iov[] = {{a, 3}, {nullptr, 0}, {b, 4}};

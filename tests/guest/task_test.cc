@@ -84,6 +84,26 @@ TEST(Prctl, Timerslack) {
     EXPECT_EQ(prctl(PR_GET_TIMERSLACK), 50'000);
   }));
 }
+TEST(Prctl, TimerslackDefaultIsTheMakersSlack) {
+  EXPECT_TRUE(PassesInChild([] {
+    ASSERT_OK(prctl(PR_SET_TIMERSLACK, 70000));
+    EXPECT_TRUE(PassesInChild([] {
+      EXPECT_EQ(prctl(PR_GET_TIMERSLACK), 70000);
+      ASSERT_OK(prctl(PR_SET_TIMERSLACK, 90000));
+      ASSERT_OK(prctl(PR_SET_TIMERSLACK, 0));
+      EXPECT_EQ(prctl(PR_GET_TIMERSLACK), 70000);
+    }));
+    ASSERT_OK(prctl(PR_SET_TIMERSLACK, 0));
+    EXPECT_EQ(prctl(PR_GET_TIMERSLACK), 50000);
+  }));
+}
+TEST(Prctl, UnusedArgumentsAreZero) {
+  EXPECT_FAIL(prctl(PR_GET_THP_DISABLE, 1, 0, 0, 0), EINVAL);
+  EXPECT_FAIL(prctl(PR_GET_THP_DISABLE, 0, 0, 1, 0), EINVAL);
+  EXPECT_FAIL(prctl(PR_GET_SPECULATION_CTRL, PR_SPEC_STORE_BYPASS, 1, 0, 0), EINVAL);
+  EXPECT_FAIL(prctl(PR_GET_SPECULATION_CTRL, 1000, 0, 0, 1), EINVAL);
+  EXPECT_FAIL(prctl(PR_GET_SPECULATION_CTRL, 1000, 0, 0, 0), ENODEV);
+}
 TEST(Prctl, KeepcapsAndSecurebits) {
   EXPECT_TRUE(PassesInChild([] {
     EXPECT_EQ(prctl(PR_GET_KEEPCAPS), 0);
@@ -359,6 +379,14 @@ TEST(Sched, Nice) {
     EXPECT_FAIL(getpriority(static_cast<__priority_which>(9), 0), EINVAL);
   }));
 }
+TEST(Sched, PriorityOfNobody) {
+  for (const int which : {PRIO_PROCESS, PRIO_PGRP, PRIO_USER}) {
+    errno = 0;
+    EXPECT_EQ(getpriority(which, -1), -1);
+    EXPECT_EQ(errno, ESRCH) << which;
+    EXPECT_FAIL(setpriority(which, -1, 0), ESRCH);
+  }
+}
 TEST(Sched, YieldAndGetcpu) {
   EXPECT_OK(sched_yield());
   unsigned cpu = 9999, node = 9999;
@@ -400,6 +428,19 @@ TEST(Usage, ChildrenAreAddedWhenReaped) {
     }));
     ASSERT_OK(getrusage(RUSAGE_CHILDREN, &usage));
     EXPECT_GT(usage.ru_utime.tv_sec * 1'000'000 + usage.ru_utime.tv_usec, 1'000);
+  }));
+}
+TEST(Usage, ChildrenThatReapThemselvesAreNotAdded) {
+  EXPECT_TRUE(PassesInChild([] {
+    signal(SIGCHLD, SIG_IGN);
+    const pid_t child = Spawn([] {
+      const Mapping large(64 << 20);
+      memset(large.data(), 1, large.size());
+    });
+    ASSERT_TRUE(Eventually([&] { return kill(child, 0) == -1 && errno == ESRCH; }));
+    rusage children;
+    ASSERT_OK(getrusage(RUSAGE_CHILDREN, &children));
+    EXPECT_EQ(children.ru_maxrss, 0);
   }));
 }
 TEST(Usage, Errors) {

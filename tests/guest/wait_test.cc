@@ -210,6 +210,20 @@ TEST(Wait, ThreadsReapEachOthersChildren) {
   std::thread([&] { status = WaitStatus(child); }).join();
   EXPECT_EQ(WEXITSTATUS(status), 4);
 }
+TEST(Wait, TheSignalOfAnEndDoesNotCutTheWaitShort) {
+  // A handler without SA_RESTART: the child that ended is there to be found before the signal is.
+  const ScopedAction action(SIGUSR1, SignalLog::Record);
+  for (int i = 0; i < 50; ++i) {
+    clone_args args = {};
+    args.exit_signal = SIGUSR1;
+    const pid_t child = Clone3(&args);
+    if (child == 0) _exit(7);
+    ASSERT_OK(child);
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, __WALL), child) << ErrnoName(errno);
+    EXPECT_EQ(WEXITSTATUS(status), 7);
+  }
+}
 TEST(Wait, WnothreadSeesOnlyItsOwn) {
   const pid_t child = Spawn([] {});
   std::thread([&] { EXPECT_FAIL(waitpid(child, nullptr, __WNOTHREAD), ECHILD); }).join();
