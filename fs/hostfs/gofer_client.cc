@@ -7,6 +7,7 @@
 
 #include "fs/hostfs/wire.h"
 #include "platform/base/log.h"
+#include "platform/fiber/fiber.h"
 
 namespace moat {
 
@@ -41,6 +42,7 @@ Errno GoferClient::Broken(const char* what) {
 }
 
 Result<void> GoferClient::Call(Op op, Exchange& x) {
+  BeforeHostSleep();
   if (forgotten_count_.load(std::memory_order_relaxed) >= kForgetBatch && op != Op::kForget) FlushForgotten();
   uint64_t length = uint64_t{sizeof(gofer::Request)} + x.name.size() + x.data.size();
   if (x.name.size() + x.data.size() > gofer::kMaxPayload) return kE2BIG;

@@ -27,6 +27,14 @@ Result<void> StartFiber(FiberKind kind, std::string_view name, absl::AnyInvocabl
 // Lets other fibers (pooled) or threads (pinned) run first.
 void YieldFiber();
 
+// Before a host call that may sleep long on the calling carrier (guest code runs, a disk is read): other fibers that
+// this one has made ready go to other carriers. Costs next to nothing when there are none, or on other threads.
+void BeforeHostSleep();
+
+// One pointer that belongs to the calling fiber (or to the thread, off pooled fibers), whichever carrier runs it.
+void* FiberValue();
+void SetFiberValue(void* value);
+
 // Number of pooled fibers that have not ended. For tests and /proc.
 int PooledFiberCount();
 

@@ -2,7 +2,7 @@
 
 #include <sched.h>
 
-#include <algorithm>
+#include <atomic>
 #include <boost/context/detail/fcontext.hpp>
 #include <memory>
 
@@ -26,7 +26,8 @@ class Fiber {
   bc::fcontext_t carrier = nullptr;  // the carrier's own context, while it runs
   absl::AnyInvocable<void()> fn;
   Stack stack;
-  Fiber* next = nullptr;  // in the ready queue
+  Fiber* next = nullptr;  // in a ready list
+  void* value = nullptr;  // FiberValue
   // What the carrier does once the fiber's context is saved.
   bool (*publish)(void*) = nullptr;
   void* publish_arg = nullptr;
@@ -42,9 +43,44 @@ constexpr size_t kFiberStack = 512 << 10;
 constexpr size_t kFiberStack = 64 << 10;
 #endif
 constexpr size_t kKeepStacks = 256;
-constexpr int kMaxCarriers = 16;
+// Carriers that sleep with nothing to do; one more ends.
+constexpr int kKeepIdle = 8;
+// The watcher looks this often whether a fiber waits for a carrier, and gives up after so many looks in vain.
+constexpr Nanos kWatchPeriod = 40'000;
+constexpr int kWatchLooks = 25;
+
+// A list of ready fibers, first in first out.
+class ReadyList {
+ public:
+  bool empty() const { return head_ == nullptr; }
+  void Push(Fiber& f) {
+    f.next = nullptr;
+    (tail_ != nullptr ? tail_->next : head_) = &f;
+    tail_ = &f;
+  }
+  Fiber* Pop() {
+    Fiber* f = head_;
+    if (f == nullptr) return nullptr;
+    head_ = f->next;
+    if (head_ == nullptr) tail_ = nullptr;
+    return f;
+  }
+
+ private:
+  Fiber* head_ = nullptr;
+  Fiber* tail_ = nullptr;
+};
+
+// A host thread that runs pooled fibers.
+struct Carrier {
+  ReadyList local;  // made ready by the fiber that it runs; nobody else sees them
+  std::atomic<uint32_t> wakeups{0};
+  Carrier* next_idle = nullptr;
+};
 
 thread_local Fiber* current_fiber = nullptr;
+thread_local Carrier* current_carrier = nullptr;
+thread_local void* thread_local_value = nullptr;
 thread_local CarrierObserver* carrier_observer = nullptr;
 
 class Scheduler {
@@ -56,32 +92,33 @@ class Scheduler {
 
   Result<void> Start(absl::AnyInvocable<void()> fn);
   void MakeReady(Fiber& f);
+  // The carrier is about to sleep in the host: what it has made ready must not wait for it.
+  void GiveAway(Carrier& carrier);
   int live() const { return live_.load(std::memory_order_relaxed); }
 
  private:
-  Scheduler();
   void RunCarrier();
-  Fiber* Next();
+  // Null: the carrier is one too many.
+  Fiber* Next(Carrier& carrier);
+  Fiber* Watch(Carrier& carrier);
   void RunOne(Fiber* f, SanitizerFiber& carrier);
   Result<void> AddCarrier();
+  // Sees to it that somebody takes from the queue.
+  void Summon();
   static void FiberMain(bc::transfer_t from);
 
   StackPool stacks_{kFiberStack, kKeepStacks};
   std::atomic<int> live_{0};
-  int max_carriers_ = 1;
+  std::atomic<int> queued_{0};  // size of queue_
+  // A carrier looks at queued_ every kWatchPeriod: a single fiber needs no wake-up call then.
+  std::atomic<bool> watching_{false};
+  // A carrier has been woken or made and has not looked at the queue yet.
+  std::atomic<bool> summoned_{false};
   Mutex mu_{LockRank::kScheduler};
-  Fiber* head_ ABSL_GUARDED_BY(mu_) = nullptr;
-  Fiber* tail_ ABSL_GUARDED_BY(mu_) = nullptr;
-  int idle_ ABSL_GUARDED_BY(mu_) = 0;
-  int carriers_ ABSL_GUARDED_BY(mu_) = 0;
-  std::atomic<uint32_t> wakeups_{0};  // futex word that idle carriers sleep on
+  ReadyList queue_ ABSL_GUARDED_BY(mu_);
+  Carrier* idle_ ABSL_GUARDED_BY(mu_) = nullptr;  // last in first out: the warmest first
+  int idle_count_ ABSL_GUARDED_BY(mu_) = 0;
 };
-
-Scheduler::Scheduler() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  if (sched_getaffinity(0, sizeof set, &set) == 0) max_carriers_ = std::clamp(CPU_COUNT(&set), 1, kMaxCarriers);
-}
 
 Result<void> Scheduler::AddCarrier() {
   HostThread t = TRY(HostThread::Start("carrier", [this] { RunCarrier(); }));
@@ -90,21 +127,6 @@ Result<void> Scheduler::AddCarrier() {
 }
 
 Result<void> Scheduler::Start(absl::AnyInvocable<void()> fn) {
-  bool grow = false;
-  {
-    MutexLock lock(mu_);
-    if (carriers_ == 0 || (idle_ == 0 && carriers_ < max_carriers_)) {
-      ++carriers_;
-      grow = true;
-    }
-  }
-  if (grow) {
-    Result<void> added = AddCarrier();
-    if (!added.ok()) {
-      MutexLock lock(mu_);
-      if (--carriers_ == 0) return added;
-    }
-  }
   auto f = std::make_unique<Fiber>();
   f->stack = stacks_.Take();
   if (f->stack.base == nullptr) return kENOMEM;
@@ -117,44 +139,112 @@ Result<void> Scheduler::Start(absl::AnyInvocable<void()> fn) {
 }
 
 void Scheduler::MakeReady(Fiber& f) {
-  f.next = nullptr;
-  bool wake;
+  if (current_carrier != nullptr) {
+    current_carrier->local.Push(f);
+    return;
+  }
   {
     MutexLock lock(mu_);
-    (tail_ != nullptr ? tail_->next : head_) = &f;
-    tail_ = &f;
-    wake = idle_ > 0;
+    queue_.Push(f);
+    queued_.fetch_add(1, std::memory_order_seq_cst);
   }
-  if (wake) {
-    wakeups_.fetch_add(1, std::memory_order_release);
-    HostFutexWake(wakeups_);
+  Summon();
+}
+
+void Scheduler::GiveAway(Carrier& carrier) {
+  bool several = false;
+  {
+    MutexLock lock(mu_);
+    while (Fiber* f = carrier.local.Pop()) {
+      queue_.Push(*f);
+      several = queued_.fetch_add(1, std::memory_order_seq_cst) > 0;
+    }
+  }
+  // Most often the carrier comes back for it in a moment, because its guest waits for the fiber that it woke: that
+  // hand-over costs nothing. The watcher is there for when it does not.
+  if (several || !watching_.load(std::memory_order_seq_cst)) Summon();
+}
+
+void Scheduler::Summon() {
+  if (summoned_.exchange(true, std::memory_order_acq_rel)) return;  // who comes looks again until nothing is left
+  Carrier* sleeper;
+  {
+    MutexLock lock(mu_);
+    sleeper = idle_;
+    if (sleeper != nullptr) {
+      idle_ = sleeper->next_idle;
+      --idle_count_;
+    }
+  }
+  if (sleeper != nullptr) {
+    sleeper->wakeups.fetch_add(1, std::memory_order_release);
+    HostFutexWake(sleeper->wakeups);
+  } else if (!AddCarrier().ok()) {
+    // No thread to be had: a carrier that comes back from its guest will take the fiber.
+    summoned_.store(false, std::memory_order_release);
   }
 }
 
-Fiber* Scheduler::Next() {
+Fiber* Scheduler::Next(Carrier& carrier) {
   for (;;) {
-    uint32_t seen;
+    if (Fiber* f = carrier.local.Pop()) {
+      // More than one: others may help.
+      if (!carrier.local.empty()) GiveAway(carrier);
+      return f;
+    }
+    uint32_t seen = carrier.wakeups.load(std::memory_order_acquire);
     {
       MutexLock lock(mu_);
-      if (Fiber* f = head_) {
-        head_ = f->next;
-        if (head_ == nullptr) tail_ = nullptr;
+      if (Fiber* f = queue_.Pop()) {
+        queued_.fetch_sub(1, std::memory_order_relaxed);
         return f;
       }
-      ++idle_;
-      // Read under the lock: a MakeReady that comes after it sees idle_ and changes the word.
-      seen = wakeups_.load(std::memory_order_acquire);
     }
-    HostFutexWait(wakeups_, seen);
-    MutexLock lock(mu_);
-    --idle_;
+    if (!watching_.exchange(true, std::memory_order_seq_cst)) {
+      if (Fiber* f = Watch(carrier)) return f;
+    }
+    {
+      MutexLock lock(mu_);
+      if (Fiber* f = queue_.Pop()) {
+        queued_.fetch_sub(1, std::memory_order_relaxed);
+        return f;
+      }
+      if (idle_count_ >= kKeepIdle) return nullptr;
+      carrier.next_idle = std::exchange(idle_, &carrier);
+      ++idle_count_;
+    }
+    // Woken only by Summon, which has taken the carrier off the list.
+    while (carrier.wakeups.load(std::memory_order_acquire) == seen) HostFutexWait(carrier.wakeups, seen);
+    summoned_.store(false, std::memory_order_seq_cst);
   }
+}
+
+Fiber* Scheduler::Watch(Carrier& carrier) {
+  Fiber* found = nullptr;
+  std::atomic<uint32_t> nobody_wakes{0};
+  for (int looks = 0; looks < kWatchLooks && found == nullptr; ++looks) {
+    HostFutexWait(nobody_wakes, 0, DeadlineAfter(kWatchPeriod));
+    if (queued_.load(std::memory_order_seq_cst) == 0) continue;
+    MutexLock lock(mu_);
+    found = queue_.Pop();
+    if (found != nullptr) queued_.fetch_sub(1, std::memory_order_relaxed);
+  }
+  watching_.store(false, std::memory_order_seq_cst);
+  return found;
 }
 
 void Scheduler::RunCarrier() {
-  SanitizerFiber carrier;
-  carrier.AdoptThread();
-  for (;;) RunOne(Next(), carrier);
+  Carrier carrier;
+  current_carrier = &carrier;
+  summoned_.store(false, std::memory_order_seq_cst);
+  SanitizerFiber sanitizer;
+  sanitizer.AdoptThread();
+  while (Fiber* f = Next(carrier)) {
+    // One was enough for what it found, but more may wait.
+    if (queued_.load(std::memory_order_relaxed) > 0) Summon();
+    RunOne(f, sanitizer);
+  }
+  current_carrier = nullptr;
 }
 
 void Scheduler::RunOne(Fiber* f, SanitizerFiber& carrier) {
@@ -195,6 +285,14 @@ void Scheduler::FiberMain(bc::transfer_t from) {
 [[gnu::noinline]] Fiber* CurrentFiber() { return current_fiber; }
 [[gnu::noinline]] CarrierObserver* CurrentCarrierObserver() { return carrier_observer; }
 [[gnu::noinline]] void SetCarrierObserver(CarrierObserver* observer) { carrier_observer = observer; }
+[[gnu::noinline]] void* FiberValue() { return current_fiber != nullptr ? current_fiber->value : thread_local_value; }
+[[gnu::noinline]] void SetFiberValue(void* value) {
+  (current_fiber != nullptr ? current_fiber->value : thread_local_value) = value;
+}
+
+[[gnu::noinline]] void BeforeHostSleep() {
+  if (current_carrier != nullptr && !current_carrier->local.empty()) Scheduler::Get().GiveAway(*current_carrier);
+}
 
 void SuspendFiber(Fiber& self, bool (*publish)(void*), void* arg) {
   self.publish = publish;

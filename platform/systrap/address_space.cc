@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "platform/base/log.h"
+#include "platform/systrap/context.h"
 
 namespace moat::systrap_platform {
 
@@ -77,8 +78,33 @@ void SystrapAddressSpace::Clear() {
   Unmap(kMinAddress, kMaxAddress - kMinAddress);
 }
 
-Result<void> SystrapAddressSpace::Flush(Context*) {
+bool SystrapAddressSpace::IsJustLocked(const seccomp_data& call) const {
+  constexpr uint64_t kPage = 4096;
+  if (queue_.size() != 1 || uses_ != 1) return false;
+  const Command& c = queue_.front();
+  if (c.number != static_cast<uint64_t>(call.nr) || c.args[0] != call.args[0] ||
+      c.args[1] != ((call.args[1] + kPage - 1) & ~(kPage - 1))) {
+    return false;
+  }
+  return c.number == SYS_munmap || (c.number == SYS_mprotect && c.args[2] == call.args[2]);
+}
+
+bool SystrapAddressSpace::IsJust(const seccomp_data& call) {
+  MutexLock lock(mu_);
+  return IsJustLocked(call);
+}
+
+bool SystrapAddressSpace::TakeIfJust(const seccomp_data& call) {
+  MutexLock lock(mu_);
+  if (!IsJustLocked(call)) return false;
+  queue_.clear();
+  pending_.fetch_sub(1, std::memory_order_release);
+  return true;
+}
+
+Result<void> SystrapAddressSpace::Flush(Context* caller) {
   if (!HasPending()) return {};
+  if (caller != nullptr && static_cast<SystrapContext*>(caller)->CanCarryOut(*this)) return {};
   MutexLock applying(apply_mu_);
   return ApplyLocked();
 }

@@ -28,6 +28,11 @@ class SystrapAddressSpace final : public AddressSpace {
   // --- for SystrapContext ---
   pid_t pid() const { return pid_; }
   bool HasPending() const { return pending_.load(std::memory_order_acquire) != 0; }
+  // Whether the queue is nothing but what `call` of the only guest thread asks the kernel for (munmap, mprotect): then
+  // the host can carry out the guest's own call, which spares the agent. Nobody can order anything in between.
+  bool IsJust(const seccomp_data& call);
+  // Takes that operation off the queue.
+  bool TakeIfJust(const seccomp_data& call);
   // A thread that waits for its first frame, and the use of the stub that goes with it. kEAGAIN: the host makes no
   // more; kESRCH: the stub has died.
   Result<std::unique_ptr<GuestThread>> TakeThread();
@@ -41,6 +46,7 @@ class SystrapAddressSpace final : public AddressSpace {
 
  private:
   void Push(const Command& command);
+  bool IsJustLocked(const seccomp_data& call) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   Result<void> ApplyLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(apply_mu_);
   Result<std::unique_ptr<GuestThread>> MakeThread();
 

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "platform/base/log.h"
+#include "platform/fiber/fiber.h"
 #include "platform/systrap/extended_state.h"
 
 #ifndef SYS_SECCOMP
@@ -98,15 +99,18 @@ Event SystrapContext::Switch(AddressSpace& address_space, Registers& regs) {
       in_guest_.store(false, std::memory_order_seq_cst);
       return InterruptEvent{};
     }
-    if (as.HasPending()) {
-      if (as.Flush(this).error() == kESRCH) return Died();
+    const bool carry_out =
+        as.HasPending() && !thread_->HasFrame() && regs.Return() == 0 && as.TakeIfJust(thread_->call());
+    if (!carry_out && as.HasPending()) {
+      if (as.Flush(nullptr).error() == kESRCH) return Died();
       continue;
     }
-    if (Result<void> gone = Go(regs); !gone.ok()) [[unlikely]] {
+    if (Result<void> gone = carry_out ? thread_->Continue() : Go(regs); !gone.ok()) [[unlikely]] {
       if (gone.error() != kEINVAL) return Died();
       in_guest_.store(false, std::memory_order_seq_cst);
       return FaultEvent{SIGSEGV, SI_KERNEL, 0};  // what the return to user mode would fault on
     }
+    BeforeHostSleep();
     if (!thread_->Wait().ok()) return Died();
     in_guest_.store(false, std::memory_order_seq_cst);
     if (!thread_->HasFrame()) [[likely]] {

@@ -26,6 +26,11 @@ class SystrapContext final : public Context {
   Result<std::unique_ptr<Context>> Clone(bool same_space) override;
   void Release() override;
 
+  // Whether the thread's own call is all that is queued in `as`: it is carried out when the thread goes on.
+  bool CanCarryOut(SystrapAddressSpace& as) const {
+    return space_ == &as && thread_ != nullptr && !thread_->HasFrame() && as.IsJust(thread_->call());
+  }
+
  private:
   Result<void> Bind(SystrapAddressSpace& as);
   // Gives the stub thread back, in a state in which it can serve again if others still run in the space.

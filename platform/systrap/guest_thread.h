@@ -32,6 +32,8 @@ class GuestThread {
 
   // A result for a thread in a call. kESRCH: the thread is gone.
   Result<void> Return(int64_t value) { return listener_.Answer(value); }
+  // The host carries the thread's call out, and its result is the call's.
+  Result<void> Continue() { return listener_.Continue(); }
   // For a thread with a frame: on with what is stored there. kESRCH: the thread is gone.
   Result<void> Resume();
   // Waits until the sentry has the thread again. kESRCH: it is gone, or has broken its frame.

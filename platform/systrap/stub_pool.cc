@@ -12,6 +12,7 @@
 #include <cstring>
 
 #include "platform/base/log.h"
+#include "platform/fiber/fiber.h"
 #include "platform/stub/liveness.h"
 #include "platform/systrap/zygote.h"
 
@@ -92,6 +93,7 @@ void StubPool::PrepareArea(uint32_t index) const {
 }
 
 Result<Listener> StubPool::AwaitThread(std::atomic<uint32_t>& word, pid_t stub) const {
+  BeforeHostSleep();
   uint32_t told;
   while ((told = word.load(std::memory_order_acquire)) == 0) {
     WaitShared(word, 0);

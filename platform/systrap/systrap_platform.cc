@@ -34,7 +34,7 @@ class SystrapPlatform final : public Platform {
   }
   GuestAddr min_address() const override { return kMinAddress; }
   GuestAddr max_address() const override { return kMaxAddress; }
-  bool pins_carrier() const override { return true; }
+  bool pins_carrier() const override { return false; }
   int zygote_pid() const override { return pool_->zygote_pid(); }
 
  private:

@@ -11,8 +11,6 @@ namespace moat {
 SyscallEntry syscall_entry = nullptr;
 
 namespace {
-thread_local Task* current_task = nullptr;
-
 // x86 exception numbers.
 constexpr uint32_t kPageFault = 14;
 // Page-fault error code bits.
@@ -35,9 +33,8 @@ uint64_t TrapNumber(int signo, int code) {
 }
 }  // namespace
 
-// Not inlined: a pooled fiber may continue on another thread, so no caller may keep the variable's address.
-[[gnu::noinline]] Task* CurrentTask() { return current_task; }
-[[gnu::noinline]] void SetCurrentTask(Task* t) { current_task = t; }
+Task* CurrentTask() { return static_cast<Task*>(FiberValue()); }
+void SetCurrentTask(Task* t) { SetFiberValue(t); }
 
 Result<void> Task::Start() {
   const FiberKind kind = kernel_.platform().pins_carrier() ? FiberKind::kPinned : FiberKind::kPooled;
