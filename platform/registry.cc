@@ -7,8 +7,8 @@ namespace moat {
 
 const std::vector<PlatformInfo>& Platforms() {
   static const std::vector<PlatformInfo> platforms = {
-      {"ptrace", ptrace_platform::WhyUnavailable, ptrace_platform::Create},
       {"systrap", systrap_platform::WhyUnavailable, systrap_platform::Create},
+      {"ptrace", ptrace_platform::WhyUnavailable, ptrace_platform::Create},
   };
   return platforms;
 }

@@ -1,4 +1,4 @@
-// Boots a Kernel over a tmpfs root, on the ptrace platform, and runs the guest's scenarios in it.
+// Boots a Kernel over a tmpfs root, on the platform that $PLATFORM names, and runs the guest's scenarios in it.
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/mman.h>
@@ -45,7 +45,8 @@ Sandbox& TheSandbox() {
     options.memory = std::move(*MemoryFile::Create(std::move(memfd), 0));
     PlatformOptions platform;
     platform.memory_fd = options.memory->fd();
-    options.platform = std::move(*FindPlatform("ptrace")->create(platform));
+    const char* name = getenv("PLATFORM");
+    options.platform = std::move(*FindPlatform(name != nullptr ? name : "systrap")->create(platform));
     auto* s = new Sandbox;
     s->kernel = Kernel::Create(std::move(options)).value().release();
     if (getenv("MOAT_TEST_LOG") != nullptr) s->kernel->trace_syscalls = true;

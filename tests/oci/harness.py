@@ -15,7 +15,7 @@ import time
 import unittest
 
 RUNSC = os.environ.get("RUNSC", "")
-PLATFORM = os.environ.get("PLATFORM", "ptrace")
+PLATFORM = os.environ.get("PLATFORM", "systrap")
 BUSYBOX = "/bin/busybox"
 PR_SET_CHILD_SUBREAPER = 36
 LIMIT = 60  # seconds that any command may take
