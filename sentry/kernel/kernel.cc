@@ -22,7 +22,7 @@ Result<std::unique_ptr<Kernel>> Kernel::Create(KernelOptions options) {
   kernel->platform_ = std::move(options.platform);
   kernel->memory_ = std::move(options.memory);
   kernel->commit_ = std::make_unique<CommitAccount>(options.total_memory);
-  kernel->cpus_ = options.cpus;
+  kernel->allowed_cpus_ = std::move(options.cpus);
   kernel->total_memory_ = options.total_memory;
   kernel->boot_time_ = ReadHostClock(CLOCK_BOOTTIME);
   MmEnvironment& env = kernel->mm_environment_;

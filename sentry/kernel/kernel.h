@@ -21,7 +21,7 @@ class JobControl;
 struct KernelOptions {
   std::unique_ptr<Platform> platform;
   std::unique_ptr<MemoryFile> memory;
-  int cpus = 1;                        // that guests see
+  CpuSet cpus = CpuSet::First(1);      // that guests may run on
   uint64_t total_memory = 2ull << 30;  // MemTotal that guests see
   std::string hostname = "moat";       // of the root uts namespace
 };
@@ -70,7 +70,9 @@ class Kernel {
   MemoryFile& memory_file() { return *memory_; }
   const MmEnvironment& mm_environment() const { return mm_environment_; }
   CommitAccount& commit_account() { return *commit_; }
-  int cpus() const { return cpus_; }
+  // The CPUs that guests may run on, by the host's numbers; a guest sees as many CPUs as the highest of them says.
+  const CpuSet& allowed_cpus() const { return allowed_cpus_; }
+  int cpus() const { return allowed_cpus_.limit(); }
   uint64_t total_memory() const { return total_memory_; }
   Nanos boot_time() const { return boot_time_; }  // CLOCK_BOOTTIME of the sandbox's start
   FutexTable& futexes() { return futexes_; }
@@ -131,7 +133,7 @@ class Kernel {
   std::unique_ptr<MemoryFile> memory_;
   std::unique_ptr<CommitAccount> commit_;
   MmEnvironment mm_environment_;
-  int cpus_ = 1;
+  CpuSet allowed_cpus_;
   uint64_t total_memory_ = 0;  // KernelOptions::total_memory
   Nanos boot_time_ = 0;
   FutexTable futexes_;
