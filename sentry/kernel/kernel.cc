@@ -171,6 +171,15 @@ void Kernel::SendSignalToAll(int signo, const PidNamespace& ns) {
   for (RefPtr<ThreadGroup>& group : ThreadGroups(ns)) (void)group->SendSignal(UserSigInfo(signo, SI_USER, 0, 0), true);
 }
 
+void Kernel::SendSignalToGroupOf(ThreadGroup& member, int signo) {
+  std::vector<RefPtr<ThreadGroup>> targets;
+  {
+    MutexLock lock(tree_mu_);
+    for (ThreadGroup* g : member.process_group_->members()) targets.emplace_back(g);
+  }
+  for (RefPtr<ThreadGroup>& group : targets) (void)group->SendSignal(UserSigInfo(signo, SI_USER, 0, 0), true);
+}
+
 void Kernel::KillAll() {
   for (RefPtr<ThreadGroup>& group : ThreadGroups(*root_pid_ns_)) group->Kill(SIGKILL);
 }

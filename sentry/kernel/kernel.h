@@ -53,9 +53,7 @@ struct ProcessSpec {
   // Pid 1 of a pid namespace ignores signals without a handler, as Linux has it. False for `runsc do`, whose command
   // shall die of a signal as it would outside.
   bool protected_init = true;
-  // The process is a job of a shell outside of the sandbox: its process group is not orphaned, so that the terminal can
-  // stop it, and Kernel::on_job_stop hears of it.
-  bool outside_job = false;
+  OutsideJob* outside_job = nullptr;  // must outlive the process
 };
 
 class Kernel {
@@ -101,6 +99,8 @@ class Kernel {
   Result<void> SendSignal(int32_t pid, int signo, const PidNamespace& ns);
   // To every process in `ns` (runsc kill --all).
   void SendSignalToAll(int signo, const PidNamespace& ns);
+  // To the process group of `member`, as kill(2) with a negative id.
+  void SendSignalToGroupOf(ThreadGroup& member, int signo);
   void KillAll();
   // Blocks the calling thread until no task is left.
   void WaitForAll();
@@ -119,9 +119,6 @@ class Kernel {
   // Called with a thread group that has just become a zombie; the control server's hook. Set before the first
   // process; must not block and takes no lock of sentry/kernel.
   absl::AnyInvocable<void(ThreadGroup&)> on_process_exit;
-  // Called when all threads of a process with ProcessSpec::outside_job have stopped. Set before the first process; must
-  // not block and may take leaf locks only.
-  absl::AnyInvocable<void(ThreadGroup&)> on_job_stop;
 
  private:
   friend class TaskCloner;
