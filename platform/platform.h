@@ -10,6 +10,7 @@
 #include <variant>
 #include <vector>
 
+#include "platform/base/cpu_set.h"
 #include "platform/base/ref_ptr.h"
 #include "platform/base/result.h"
 #include "platform/registers.h"
@@ -54,7 +55,8 @@ class AddressSpace : public RefCounted {
   virtual void Clear() = 0;
 };
 
-// One guest thread's execution vehicle. All calls but Interrupt come from the task's own carrier thread.
+// One guest thread's execution vehicle. All calls but Interrupt and SetAffinity come from the task's own carrier
+// thread.
 class Context {
  public:
   virtual ~Context() = default;
@@ -67,6 +69,9 @@ class Context {
   virtual Result<void> Complete(Registers& regs) = 0;
   // Makes the current or next Switch return InterruptEvent soon. Any thread; async-signal-safe.
   virtual void Interrupt() = 0;
+  // Where the guest thread may run, from a set that is never empty and within the sandbox's own; before the first call:
+  // anywhere. Any thread.
+  virtual void SetAffinity(const CpuSet& cpus) = 0;
   // The extended (FPU, SSE, AVX) state of the guest thread. Setting rejects (kEINVAL) blobs that the CPU
   // would not accept (reserved bits), as sigreturn must.
   virtual Result<ExtendedState> GetExtendedState() = 0;

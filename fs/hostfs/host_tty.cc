@@ -123,12 +123,9 @@ Result<int64_t> HostTtyFile::Ioctl(const VfsContext& ctx, GuestMemory& memory, u
     }
     case TIOCGWINSZ:
       return Get<struct winsize>(memory, cmd, arg);
-    case TIOCSWINSZ: {
-      int64_t done = TRY(Set<struct winsize>(memory, cmd, arg));
-      // The host tells its own foreground group; the sandbox's is ours to tell.
-      if (tty_job_control != nullptr) tty_job_control->SignalForeground(*tty_, SIGWINCH);
-      return done;
-    }
+    case TIOCSWINSZ:
+      // The host's kernel sends SIGWINCH to runsc, which passes it on.
+      return Set<struct winsize>(memory, cmd, arg);
     case FIONREAD:  // TIOCINQ
     case TIOCOUTQ:
       return Get<int>(memory, cmd, arg);

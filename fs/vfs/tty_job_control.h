@@ -4,6 +4,8 @@
 #ifndef MOAT_FS_VFS_TTY_JOB_CONTROL_H_
 #define MOAT_FS_VFS_TTY_JOB_CONTROL_H_
 
+#include <atomic>
+
 #include "fs/vfs/file.h"
 
 namespace moat {
@@ -25,6 +27,10 @@ class Tty : public RefCounted {
     RefPtr<RefCounted> foreground;
   };
   JobSlot job_slot;
+
+  // A terminal of the host's whose foreground is outside of the sandbox: every process group inside is in the
+  // background. Any thread.
+  std::atomic<bool> foreground_is_outside{false};
 };
 
 // Called without locks of rank kKernel or above; `ctx.task` names the calling task.

@@ -28,14 +28,9 @@ StackPool& Stacks() {
   return *pool;
 }
 
-// The CPUs that the process was started with. Read at the first use, which is before any thread is pinned.
+// Read before any thread is pinned, and before the sentry's lockdown.
 const cpu_set_t& StartAffinity() {
-  static const cpu_set_t set = [] {
-    cpu_set_t s;
-    CPU_ZERO(&s);
-    MOAT_CHECK(sched_getaffinity(0, sizeof s, &s) == 0);
-    return s;
-  }();
+  static const cpu_set_t set = HostThread::AllCpus().ToHost();
   return set;
 }
 [[maybe_unused]] const cpu_set_t& read_early = StartAffinity();
@@ -48,6 +43,11 @@ sigset_t SignalsToBlock() {
 }
 
 }  // namespace
+
+const CpuSet& HostThread::AllCpus() {
+  static const CpuSet set = CpuSet::OfThisThread();
+  return set;
+}
 
 struct HostThread::State {
   absl::AnyInvocable<void()> fn;

@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "absl/functional/any_invocable.h"
+#include "platform/base/cpu_set.h"
 #include "platform/base/result.h"
 
 namespace moat {
@@ -25,6 +26,8 @@ class HostThread {
   // The thread runs on any CPU that the process was started with, unless `inherit_affinity`: then where its creator
   // may run, which saves a host call when the thread will choose its CPU itself.
   static Result<HostThread> Start(std::string_view name, absl::AnyInvocable<void()> fn, bool inherit_affinity = false);
+  // The CPUs that the process was started with.
+  static const CpuSet& AllCpus();
   bool joinable() const { return state_ != nullptr; }
   void Join();
   // Lets the thread end by itself; its stack comes back to the pool.

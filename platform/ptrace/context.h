@@ -25,6 +25,7 @@ class PtraceContext final : public Context {
   Event Switch(AddressSpace& as, Registers& regs) override;
   Result<void> Complete(Registers&) override { return {}; }  // always is
   void Interrupt() override;
+  void SetAffinity(const CpuSet& cpus) override { seat_.Restrict(cpus); }
   Result<ExtendedState> GetExtendedState() override;
   Result<void> SetExtendedState(const ExtendedState& state) override;
   void ResetExtendedState() override;

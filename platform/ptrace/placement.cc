@@ -8,14 +8,11 @@ namespace moat::ptrace_platform {
 namespace {
 
 std::vector<int> AllowedCpus() {
-  cpu_set_t set;
+  const CpuSet& set = HostThread::AllCpus();
   std::vector<int> cpus;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) {
-    for (int i = 0; i < CPU_SETSIZE; ++i) {
-      if (CPU_ISSET(i, &set)) cpus.push_back(i);
-    }
+  for (int i = 0; i < set.limit(); ++i) {
+    if (set.Has(i)) cpus.push_back(i);
   }
-  if (cpus.empty()) cpus.push_back(0);
   return cpus;
 }
 
@@ -41,19 +38,20 @@ Placement::~Placement() {
   if (balancer_.joinable()) balancer_.Join();
 }
 
-int Placement::Idlest() const {
-  int best = 0;
-  for (int i = 1; i < cpu_count(); ++i) {
-    if (Load(i) < Load(best)) best = i;
+int Placement::Idlest(const Seat* seat) const {
+  int best = -1;
+  for (int i = 0; i < cpu_count(); ++i) {
+    if (seat != nullptr && !seat->MayUse(i)) continue;
+    if (best < 0 || Load(i) < Load(best)) best = i;
   }
-  return best;
+  return std::max(best, 0);
 }
 
 void Placement::Enter(Seat& seat) {
   int cpu = seat.cpu();
   int load = active_[cpu].fetch_add(1, std::memory_order_relaxed) + 1;
   seat.active_ = true;
-  if (load > 1 && Load(Idlest()) < load - 1 && !balancing_.load(std::memory_order_relaxed)) parker_.Unpark();
+  if (load > 1 && Load(Idlest(&seat)) < load - 1 && !balancing_.load(std::memory_order_relaxed)) parker_.Unpark();
 }
 
 void Placement::Leave(Seat& seat) {
@@ -66,7 +64,7 @@ void Placement::Balance() {
   while (!stopping_.load(std::memory_order_relaxed)) {
     parker_.Park(balancing_.load(std::memory_order_relaxed) ? DeadlineAfter(kBalancePeriod) : kNoDeadline);
     MutexLock lock(mu_);
-    int idlest = Idlest();
+    int idlest = Idlest(nullptr);
     int busiest = 0;
     for (int i = 1; i < cpu_count(); ++i) {
       if (Load(i) > Load(busiest)) busiest = i;
@@ -74,7 +72,8 @@ void Placement::Balance() {
     bool crowded = Load(busiest) >= Load(idlest) + 2;
     // The first look only starts the watch: most crowds are gone a moment later.
     if (crowded && balancing_.load(std::memory_order_relaxed)) {
-      auto it = std::find_if(seats_.begin(), seats_.end(), [&](Seat* s) { return s->active_ && s->cpu() == busiest; });
+      auto it = std::find_if(seats_.begin(), seats_.end(),
+                             [&](Seat* s) { return s->active_ && s->cpu() == busiest && s->MayUse(idlest); });
       if (it != seats_.end()) {
         (*it)->MoveLocked(idlest);
         std::rotate(it, it + 1, seats_.end());  // another one next time
@@ -97,6 +96,16 @@ void Seat::GetUp() {
   carrier_ = tracee_ = 0;
 }
 
+bool Seat::MayUse(int cpu) const {
+  return allowed_.empty() || allowed_.Has(placement_.cpus_[static_cast<size_t>(cpu)]);
+}
+
+void Seat::Restrict(const CpuSet& cpus) {
+  MutexLock lock(placement_.mu_);
+  allowed_ = cpus;
+  if (carrier_ != 0 && !MayUse(cpu())) MoveLocked(placement_.Idlest(this));
+}
+
 void Seat::MoveLocked(int cpu) {
   int old = cpu_.load(std::memory_order_relaxed);
   if (active_) {
@@ -116,8 +125,8 @@ void Seat::Sit(pid_t carrier, pid_t tracee) {
     int host = sched_getcpu();
     auto it = std::find(placement_.cpus_.begin(), placement_.cpus_.end(), host);
     int cpu = it == placement_.cpus_.end() ? 0 : static_cast<int>(it - placement_.cpus_.begin());
-    int idlest = placement_.Idlest();
-    if (placement_.Load(cpu) >= placement_.Load(idlest) + 2) cpu = idlest;
+    int idlest = placement_.Idlest(this);
+    if (!MayUse(cpu) || placement_.Load(cpu) >= placement_.Load(idlest) + 2) cpu = idlest;
     cpu_.store(cpu, std::memory_order_relaxed);
     Pin(carrier_, placement_.cpus_[cpu]);
     placement_.seats_.push_back(this);
@@ -136,7 +145,7 @@ void Seat::OnPark() {
 void Seat::OnUnpark() {
   MutexLock lock(placement_.mu_);
   int here = placement_.Load(cpu());
-  int idlest = placement_.Idlest();
+  int idlest = placement_.Idlest(this);
   crowded_wakes_ = here > placement_.Load(idlest) ? crowded_wakes_ + 1 : 0;
   if (crowded_wakes_ >= Placement::kCrowdedWakes) {
     crowded_wakes_ = 0;

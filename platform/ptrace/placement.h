@@ -2,7 +2,8 @@
 // same CPU: there it costs a microsecond, across CPUs tens of them. So both are pinned together, and moved together:
 //  - a new guest thread starts on its creator's CPU;
 //  - a seat that keeps finding its CPU crowded while another is idle moves there when it wakes;
-//  - seats that never sleep are spread by a balancer thread that runs only while some CPU is crowded.
+//  - seats that never sleep are spread by a balancer thread that runs only while some CPU is crowded;
+//  - a guest thread that chose its CPUs (sched_setaffinity) sits on those only.
 // "Active" seats are those whose carrier is not parked. Thread-safe. Lock: kScheduler.
 #ifndef MOAT_PLATFORM_PTRACE_PLACEMENT_H_
 #define MOAT_PLATFORM_PTRACE_PLACEMENT_H_
@@ -14,6 +15,7 @@
 #include <memory>
 #include <vector>
 
+#include "platform/base/cpu_set.h"
 #include "platform/base/mutex.h"
 #include "platform/fiber/fiber.h"
 #include "platform/fiber/parker.h"
@@ -30,6 +32,8 @@ class Seat final : public CarrierObserver {
   ~Seat() override;
   // Pins the calling thread, if `carrier` is new, and `tracee` (0: none yet) to the seat's CPU.
   void Sit(pid_t carrier, pid_t tracee);
+  // Leaves only these CPUs to the seat, now and from now on. Any thread.
+  void Restrict(const CpuSet& cpus);
   // Gives the seat up; on the carrier.
   void GetUp();
   int cpu() const { return cpu_.load(std::memory_order_relaxed); }
@@ -39,11 +43,13 @@ class Seat final : public CarrierObserver {
  private:
   friend class Placement;
   void MoveLocked(int cpu);
+  bool MayUse(int cpu) const;
 
   Placement& placement_;
   std::atomic<int> cpu_{-1};
   pid_t carrier_ = 0;  // both under the placement's lock
   pid_t tracee_ = 0;
+  CpuSet allowed_;  // host CPU numbers; empty: all
   bool active_ = false;
   int crowded_wakes_ = 0;
 };
@@ -61,7 +67,8 @@ class Placement {
   static constexpr int kCrowdedWakes = 8;
 
   int Load(int cpu) const { return active_[cpu].load(std::memory_order_relaxed); }
-  int Idlest() const;
+  // The least crowded CPU, for `seat` if it is not null.
+  int Idlest(const Seat* seat) const;
   void Enter(Seat& seat);
   void Leave(Seat& seat);
   void Balance();

@@ -1,6 +1,7 @@
 #include "platform/systrap/context.h"
 
 #include <linux/audit.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -9,6 +10,7 @@
 
 #include "platform/base/log.h"
 #include "platform/fiber/fiber.h"
+#include "platform/fiber/thread.h"
 #include "platform/systrap/extended_state.h"
 
 #ifndef SYS_SECCOMP
@@ -50,7 +52,21 @@ Result<void> SystrapContext::Bind(SystrapAddressSpace& as) {
   new_state_.reset();
   tgid_.store(as.pid(), std::memory_order_relaxed);
   tid_.store(thread_->tid(), std::memory_order_release);
+  MutexLock lock(affinity_mu_);
+  if (!affinity_.empty()) Pin(affinity_);
   return {};
+}
+
+void SystrapContext::Pin(const CpuSet& cpus) {
+  const cpu_set_t host = cpus.ToHost();
+  const pid_t tid = tid_.load(std::memory_order_relaxed);
+  if (tid != 0) sched_setaffinity(tid, sizeof host, &host);
+}
+
+void SystrapContext::SetAffinity(const CpuSet& cpus) {
+  MutexLock lock(affinity_mu_);
+  affinity_ = cpus;
+  Pin(cpus);
 }
 
 void SystrapContext::Unbind() {
@@ -61,7 +77,11 @@ void SystrapContext::Unbind() {
     unused.complete = false;
     (void)Complete(unused);
   }
-  tid_.store(0, std::memory_order_relaxed);
+  {
+    MutexLock lock(affinity_mu_);
+    if (!affinity_.empty()) Pin(HostThread::AllCpus());  // it serves somebody else next
+    tid_.store(0, std::memory_order_relaxed);
+  }
   space_->GiveThread(std::move(thread_));
   space_.reset();
 }

@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 
+#include "platform/base/mutex.h"
 #include "platform/platform.h"
 #include "platform/systrap/address_space.h"
 #include "platform/systrap/guest_thread.h"
@@ -20,6 +21,7 @@ class SystrapContext final : public Context {
   Event Switch(AddressSpace& as, Registers& regs) override;
   Result<void> Complete(Registers& regs) override;
   void Interrupt() override;
+  void SetAffinity(const CpuSet& cpus) override;
   Result<ExtendedState> GetExtendedState() override;
   Result<void> SetExtendedState(const ExtendedState& state) override;
   void ResetExtendedState() override;
@@ -42,6 +44,8 @@ class SystrapContext final : public Context {
   std::optional<Event> Classify(Registers& regs);
   // Makes the thread come to its handler at its next instruction.
   void Kick();
+  // Lets the thread run on these CPUs only. A thread that is gone: nothing to do.
+  void Pin(const CpuSet& cpus);
 
   RefPtr<SystrapAddressSpace> space_;
   std::unique_ptr<GuestThread> thread_;     // of space_
@@ -51,6 +55,8 @@ class SystrapContext final : public Context {
   std::atomic<bool> interrupt_{false};
   // For Interrupt from other threads; 0 while unbound.
   std::atomic<pid_t> tgid_{0}, tid_{0};
+  Mutex affinity_mu_{LockRank::kLeaf};
+  CpuSet affinity_ ABSL_GUARDED_BY(affinity_mu_);  // empty: wherever the sandbox may run
 };
 
 }  // namespace moat::systrap_platform

@@ -40,7 +40,8 @@ struct BootConfig {
   int log_fd = -1;
   int cpus = 1;
   bool protected_init = true;  // pid 1 ignores signals without a handler
-  bool host_terminal = false;  // stdio is the caller's terminal: its signals are forwarded
+  // How the supervisor stands for init (runsc/sandbox/stand_in.h).
+  bool outside_job = false, orphaned_job = true, in_background = false;
   std::string hostname, domainname;
   oci::Process process;
   std::vector<MountStep> mounts;

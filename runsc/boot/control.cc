@@ -9,6 +9,7 @@
 
 #include "fs/vfs/vfs.h"
 #include "platform/fiber/thread.h"
+#include "runsc/boot/guest_job.h"
 #include "runsc/boot/process_spec.h"
 #include "runsc/error/error.h"
 #include "runsc/oci/parse.h"
@@ -22,9 +23,22 @@ std::string ExecFailure(const std::string& program, Errno e, bool search) {
   return fmt::format("exec: \"{}\": {}", program, ErrnoText(e));
 }
 
+// The connection of an exec'd process: received from by its client thread, sent to by others.
+struct ExecClient {
+  Channel channel;
+  Mutex send_mu{LockRank::kControl};
+  void Send(MessageKind kind, int32_t number, std::string_view text) {
+    MutexLock lock(send_mu);
+    [[maybe_unused]] auto sent = channel.Send(kind, number, text);
+  }
+};
+
 class ControlServer {
  public:
-  ControlServer(ContainerState& state, Channel supervisor) : state_(state), supervisor_(std::move(supervisor)) {}
+  ControlServer(ContainerState& state, Channel supervisor)
+      : state_(state),
+        supervisor_(std::move(supervisor)),
+        job_(*state.kernel, JobFlags(state.config), state.stdio.tty) {}
 
   [[noreturn]] void Run() {
     Result<RefPtr<ThreadGroup>> init = StartInit();
@@ -33,8 +47,13 @@ class ControlServer {
       _exit(1);
     }
     init_ = *std::move(init);
+    job_.Begin(init_);
     StartThread("init-waiter", [this] { WaitForInit(); });
-    if (state_.config.host_terminal) StartThread("stop-reporter", [this] { ReportStops(); });
+    if (job_.reports_stops()) {
+      StartThread("stop-reporter", [this] {
+        job_.ReportStops([this](int signo, const std::string& text) { Report(MessageKind::kStopped, signo, text); });
+      });
+    }
     if (state_.zygote.valid()) StartThread("zygote-watch", [this] { WatchZygote(); });
     Report(MessageKind::kReady, 0, {});
     for (;;) {
@@ -45,6 +64,11 @@ class ControlServer {
   }
 
  private:
+  static int JobFlags(const BootConfig& config) {
+    return (config.outside_job ? kExecJob : 0) | (config.orphaned_job ? kExecOrphaned : 0) |
+           (config.in_background ? kExecBackground : 0);
+  }
+
   void Report(MessageKind kind, int32_t number, std::string_view text) {
     MutexLock lock(send_mu_);
     [[maybe_unused]] auto sent = supervisor_.Send(kind, number, text);
@@ -82,11 +106,7 @@ class ControlServer {
     ProcessSpec spec = Spec(state_.config.process, state_.stdio);
     spec.gate = &gate_;
     spec.protected_init = state_.config.protected_init;
-    spec.outside_job = state_.config.host_terminal;
-    state_.kernel->on_job_stop = [this](ThreadGroup&) {
-      stopped_ = true;
-      stop_parker_.Unpark();
-    };
+    spec.outside_job = job_.for_process();
     Result<RefPtr<ThreadGroup>> init = state_.kernel->CreateProcess(spec);
     state_.stdio.files.clear();  // the guest's descriptors alone keep them open
     return init;
@@ -108,21 +128,15 @@ class ControlServer {
     _exit(1);
   }
 
-  // The job's stop is seen under the kernel's locks; the report is sent from here.
-  void ReportStops() {
-    for (;;) {
-      stop_parker_.Park();
-      if (stopped_.exchange(false)) Report(MessageKind::kStopped, 0, {});
-    }
-  }
-
   void HandleOrder(Message message) {
     switch (message.kind) {
       case MessageKind::kStart:
         gate_.Open();
         break;
       case MessageKind::kSignal:
-        Signal(message.number, message.text == "terminal");
+      case MessageKind::kGround:
+        job_.HandleOrder(message);
+        if (message.kind == MessageKind::kSignal && message.number == SIGKILL) gate_.Open();
         break;
       case MessageKind::kClient:
         if (message.fds.empty()) break;
@@ -133,15 +147,6 @@ class ControlServer {
       default:
         MOAT_LOG(kWarning, "control: unknown order {}", static_cast<int>(message.kind));
     }
-  }
-
-  void Signal(int signo, bool from_terminal) {
-    if (!ValidSignal(signo)) return;
-    if (from_terminal && state_.stdio.tty && tty_job_control != nullptr) {
-      tty_job_control->SignalForeground(*state_.stdio.tty, signo);
-      return;
-    }
-    SendToInit(signo);
   }
 
   void SendToInit(int signo) {
@@ -207,37 +212,46 @@ class ControlServer {
     return rows.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
   }
 
+  Result<RefPtr<ThreadGroup>> Start(const oci::Process& process, const HostStdio& stdio, GuestJob& job) {
+    ProcessSpec spec = Spec(process, stdio);
+    spec.outside_job = job.for_process();
+    return state_.kernel->CreateProcess(spec);
+  }
+
   void Exec(Channel client, Message request) {
     std::vector<std::string> warnings;
     absl::StatusOr<oci::Process> process = oci::ParseProcess(request.text, warnings);
     if (!process.ok()) return Answer(client, MessageKind::kError, 255, Text(process.status()));
     Result<HostStdio> stdio = WrapHostStdio(std::move(request.fds), state_.gofer);
     if (!stdio.ok()) return Answer(client, MessageKind::kError, 255, "stdio: " + ErrnoText(stdio.error()));
-    Result<RefPtr<ThreadGroup>> group = state_.kernel->CreateProcess(Spec(*process, *stdio));
+    auto job = std::make_shared<GuestJob>(*state_.kernel, request.number, stdio->tty);
+    Result<RefPtr<ThreadGroup>> group = Start(*process, *stdio, *job);
     if (!group.ok()) {
       return Answer(client, MessageKind::kError, ExecExitCode(group.error()), StartFailure(*process, group.error()));
     }
-    RefPtr<Tty> tty = stdio->tty;
     stdio->files.clear();
+    job->Begin(*group);
     Answer(client, MessageKind::kOk, 0, {});
-    auto shared = std::make_shared<Channel>(std::move(client));
-    StartThread("exec-waiter", [this, g = *group, shared] {
+    auto shared = std::make_shared<ExecClient>();
+    shared->channel = std::move(client);
+    if (job->reports_stops()) {
+      StartThread("exec-stops", [job, shared] {
+        job->ReportStops([&](int signo, const std::string& text) { shared->Send(MessageKind::kStopped, signo, text); });
+      });
+    }
+    StartThread("exec-waiter", [this, g = *group, shared, job] {
       int status = g->WaitForExit();
       g->Reap();
+      job->End();
       // The gofer's copies of its stdio go now, not with some later request: who reads the other end waits for them.
       state_.gofer->FlushForgotten();
-      [[maybe_unused]] auto sent = shared->Send(MessageKind::kExited, status);
+      shared->Send(MessageKind::kExited, status, {});
     });
     // Until the client goes: its death is the process's.
     for (;;) {
-      Result<Message> order = shared->Receive();
+      Result<Message> order = shared->channel.Receive();
       if (!order.ok()) break;
-      if (order->kind != MessageKind::kSignalExec || !ValidSignal(order->number)) continue;
-      if (order->text == "terminal" && tty && tty_job_control != nullptr) {
-        tty_job_control->SignalForeground(*tty, order->number);
-      } else {
-        [[maybe_unused]] auto done = (*group)->SendSignal(UserSigInfo(order->number, SI_USER, 0, 0), true);
-      }
+      job->HandleOrder(*order);
     }
     if (!(*group)->IsZombie()) [[maybe_unused]]
       auto done = (*group)->SendSignal(UserSigInfo(SIGKILL, SI_USER, 0, 0), true);
@@ -247,8 +261,7 @@ class ControlServer {
   Channel supervisor_;  // received on by the main thread alone
   Mutex send_mu_{LockRank::kControl};
   StartGate gate_;
-  Parker stop_parker_;
-  std::atomic<bool> stopped_{false};
+  GuestJob job_;  // of init
   RefPtr<ThreadGroup> init_;
 };
 

@@ -49,7 +49,7 @@ absl::StatusOr<std::unique_ptr<Kernel>> MakeKernel(const BootConfig& config) {
   KernelOptions options;
   ASSIGN_OR_RETURN(options.platform, MakePlatform(config, (*memory)->fd()));
   options.memory = *std::move(memory);
-  options.cpus = config.cpus;
+  options.cpus = HostThread::AllCpus();
   options.total_memory = HostMemory();
   Result<std::unique_ptr<Kernel>> kernel = Kernel::Create(std::move(options));
   if (!kernel.ok()) return Failed("start the kernel: {}", ErrnoText(kernel.error()));

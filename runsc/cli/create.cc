@@ -5,6 +5,7 @@
 
 #include "runsc/cli/command.h"
 #include "runsc/cli/options.h"
+#include "runsc/container/console.h"
 #include "runsc/error/error.h"
 
 namespace moat {
@@ -29,6 +30,9 @@ auto WithNewContainer(const GlobalOptions& global, const CreateOptions& options,
     return Invalid("--preserve-fds={}: not implemented by this version", *preserve_fds);
   RETURN_IF_ERROR(CheckContainerId(options.id));
   ASSIGN_OR_RETURN(Bundle bundle, ReadBundle(options.bundle));
+  const bool terminal = bundle.spec.process && bundle.spec.process->terminal;
+  std::optional<TerminalSettings> settings;
+  if (terminal && !options.detach && options.console_socket.empty()) settings.emplace();
   ScopedFd log;
   ASSIGN_OR_RETURN(BootConfig boot, MakeBootConfig(global, options.id, log));
   ReportWarnings(global, bundle.warnings, boot.log_fd);

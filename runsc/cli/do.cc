@@ -73,7 +73,7 @@ absl::StatusOr<int> RunDo(const GlobalOptions& caller_global, std::vector<std::s
   std::string cwd, user;
   std::vector<std::string> env, volumes;
   OptionParser parser("runsc do", "Runs a command of this host in a sandbox.", "[--] COMMAND [ARGS...]");
-  parser.Text("--platform", &global.platform, "how guest code runs: ptrace")
+  parser.Text("--platform", &global.platform, "how guest code runs: systrap, ptrace; without it the first that works")
       .Text("--network", &global.network, "none (loopback only)")
       .Text("--cwd", &cwd, "working directory (default: the caller's)")
       .Texts("-e,--env", &env, "NAME=VALUE sets, NAME removes a variable of the caller's environment")
@@ -110,9 +110,8 @@ absl::StatusOr<int> RunDo(const GlobalOptions& caller_global, std::vector<std::s
   char hostname[65] = {};
   gethostname(hostname, sizeof hostname - 1);
   plan.boot.hostname = hostname;
-  for (int fd : {0, 1, 2}) plan.boot.host_terminal |= isatty(fd) == 1;
 
-  ASSIGN_OR_RETURN(auto supervisor, Supervisor::Create(std::move(plan), {.listener = ScopedFd(), .mimic_stops = true}));
+  ASSIGN_OR_RETURN(auto supervisor, Supervisor::Create(std::move(plan), {.listener = ScopedFd(), .job = true}));
   RETURN_IF_ERROR(supervisor->WaitReady());
   RETURN_IF_ERROR(supervisor->Start());
   int status = supervisor->Run();

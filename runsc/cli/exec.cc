@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
-#include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -18,6 +17,7 @@
 #include "runsc/container/create.h"
 #include "runsc/error/error.h"
 #include "runsc/oci/parse.h"
+#include "runsc/sandbox/stand_in.h"
 
 namespace moat {
 namespace {
@@ -87,44 +87,34 @@ absl::StatusOr<oci::Process> MakeProcess(const StateDir& state, const ExecOption
   return process;
 }
 
+int FlagsOf(const StandIn& stand_in) {
+  return (stand_in.is_job() ? kExecJob : 0) | (stand_in.is_orphaned() ? kExecOrphaned : 0) |
+         (stand_in.InBackground() ? kExecBackground : 0);
+}
+
 // Asks the sandbox; ok: the process runs.
-absl::Status StartExec(Channel& sandbox, const oci::Process& process, const int (&stdio)[3]) {
+absl::Status StartExec(Channel& sandbox, const StandIn& stand_in, const oci::Process& process, const int (&stdio)[3]) {
   Result<Message> answer = kEPIPE;
-  if (sandbox.Send(MessageKind::kExec, 0, oci::ProcessJson(process), stdio).ok()) answer = sandbox.Receive();
+  if (sandbox.Send(MessageKind::kExec, FlagsOf(stand_in), oci::ProcessJson(process), stdio).ok())
+    answer = sandbox.Receive();
   if (!answer.ok()) return Failed("exec: container not running");
   if (answer->kind != MessageKind::kOk) return Failed("{}", answer->text);
   return absl::OkStatus();
 }
 
 // Stands for the guest process until its end; its wait status.
-int StandFor(Channel& sandbox, int signals) {
+int StandFor(Channel& sandbox, StandIn& stand_in) {
   for (;;) {
-    pollfd fds[] = {{sandbox.fd(), POLLIN, 0}, {signals, POLLIN, 0}};
+    pollfd fds[] = {{sandbox.fd(), POLLIN, 0}, {stand_in.fd(), POLLIN, 0}};
     if (poll(fds, 2, -1) < 0 && errno != EINTR) return SIGKILL;
     if (fds[0].revents != 0) {
       Result<Message> message = sandbox.Receive();
       if (!message.ok()) return SIGKILL;  // the container ended, and its processes with it
       if (message->kind == MessageKind::kExited) return message->number;
+      if (message->kind == MessageKind::kStopped) stand_in.GuestStopped(*message, sandbox);
     }
-    signalfd_siginfo info;
-    while (read(signals, &info, sizeof info) == sizeof info) {
-      if (info.ssi_signo == SIGCHLD) continue;
-      [[maybe_unused]] auto sent = sandbox.Send(MessageKind::kSignalExec, static_cast<int>(info.ssi_signo),
-                                                info.ssi_code == SI_KERNEL ? "terminal" : "");
-    }
+    if (fds[1].revents != 0) stand_in.ForwardSignals(sandbox);
   }
-}
-
-ScopedFd CatchSignals() {
-  sigset_t set;
-  sigfillset(&set);
-  for (int signo : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS, SIGKILL, SIGSTOP})
-    sigdelset(&set, signo);
-  for (int signo = 1; signo < NSIG; ++signo) {
-    if (sigismember(&set, signo) == 1) signal(signo, SIG_DFL);
-  }
-  sigprocmask(SIG_SETMASK, &set, nullptr);
-  return ScopedFd(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
 }
 
 absl::Status Detach(Channel sandbox, const ExecOptions& options, const oci::Process& process, const int (&stdio)[3],
@@ -138,14 +128,14 @@ absl::Status Detach(Channel sandbox, const ExecOptions& options, const oci::Proc
     close(report[0]);
     prctl(PR_SET_NAME, "runsc-exec", 0, 0, 0);
     setsid();
-    ScopedFd signals = CatchSignals();
-    absl::Status started = StartExec(sandbox, process, stdio);
+    absl::StatusOr<StandIn> stand_in = StandIn::Create(/*job=*/false);
+    absl::Status started = stand_in.ok() ? StartExec(sandbox, *stand_in, process, stdio) : stand_in.status();
     std::string text = started.ok() ? "ok" : Text(started);
     [[maybe_unused]] ssize_t n = write(report[1], text.data(), text.size());
     close(report[1]);
     if (!started.ok()) _exit(1);
     console.Reset();
-    EndLike(StandFor(sandbox, signals.get()));
+    EndLike(StandFor(sandbox, *stand_in));
   }
   close(report[1]);
   ScopedFd reader(report[0]);
@@ -214,14 +204,18 @@ absl::StatusOr<int> RunExec(const GlobalOptions& global, std::vector<std::string
   }
   ASSIGN_OR_RETURN(Channel sandbox, state.Connect());
   state.Unlock();
+  std::optional<TerminalSettings> settings;
+  if (process.terminal && !options.detach) settings.emplace();
   if (options.detach) {
     RETURN_IF_ERROR(Detach(std::move(sandbox), options, process, stdio, console));
     return 0;
   }
-  ScopedFd signals = CatchSignals();
-  RETURN_IF_ERROR(StartExec(sandbox, process, stdio));
+  ASSIGN_OR_RETURN(StandIn stand_in, StandIn::Create(/*job=*/true));
+  RETURN_IF_ERROR(StartExec(sandbox, stand_in, process, stdio));
   if (!options.pid_file.empty()) RETURN_IF_ERROR(WritePidFile(options.pid_file, getpid()));
-  EndLike(StandFor(sandbox, signals.get()));
+  const int status = StandFor(sandbox, stand_in);
+  settings.reset();
+  EndLike(status);
 }
 
 absl::StatusOr<int> RunPs(const GlobalOptions& global, std::vector<std::string> args) {

@@ -7,10 +7,20 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <termios.h>
+#include <unistd.h>
 
 #include "runsc/error/error.h"
 
 namespace moat {
+
+TerminalSettings::TerminalSettings() : saved_(tcgetattr(STDIN_FILENO, &settings_) == 0) {
+  if (saved_) tcsetattr(STDIN_FILENO, TCSANOW, &settings_);  // SIGTTOU for a background job
+}
+
+TerminalSettings::~TerminalSettings() {
+  // The terminal may be another job's by now.
+  if (saved_ && tcgetpgrp(STDIN_FILENO) == getpgrp()) tcsetattr(STDIN_FILENO, TCSANOW, &settings_);
+}
 
 absl::StatusOr<ScopedFd> OpenConsole(const std::string& socket_path, uint32_t height, uint32_t width) {
   ScopedFd master(posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC));

@@ -99,7 +99,7 @@ void Tell(int pipe_fd, const absl::Status& status) {
   prctl(PR_SET_NAME, "runsc-init", 0, 0, 0);
   state.DetachFromParent();
   setsid();
-  auto supervisor = Supervisor::Create(std::move(plan), {.listener = std::move(listener), .mimic_stops = false});
+  auto supervisor = Supervisor::Create(std::move(plan), {.listener = std::move(listener), .job = false});
   console.Reset();
   absl::Status ready = supervisor.ok() ? (*supervisor)->WaitReady() : supervisor.status();
   Tell(tell.get(), ready);
@@ -194,10 +194,9 @@ absl::StatusOr<ContainerRecord> CreateContainer(StateDir& state, const CreateOpt
 absl::StatusOr<int> RunAttached(StateDir& state, const CreateOptions& options, Bundle bundle, BootConfig boot) {
   ScopedFd console;
   ASSIGN_OR_RETURN(LaunchPlan plan, MakePlan(options, bundle, std::move(boot), console));
-  for (int fd : plan.stdio) plan.boot.host_terminal |= isatty(fd) == 1;
   ASSIGN_OR_RETURN(ScopedFd listener, state.Listen());
   ASSIGN_OR_RETURN(auto supervisor,
-                   Supervisor::Create(std::move(plan), {.listener = std::move(listener), .mimic_stops = true}));
+                   Supervisor::Create(std::move(plan), {.listener = std::move(listener), .job = false}));
   console.Reset();
   RETURN_IF_ERROR(supervisor->WaitReady());
   ContainerRecord record = NewRecord(options.id, bundle, getpid());

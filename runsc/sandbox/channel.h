@@ -21,24 +21,31 @@ enum class MessageKind : uint32_t {
   // supervisor -> sentry
   kGo = 1,  // identity maps are written, go on
   kStart,   // run the container's init
-  kSignal,  // number: signal for init (job control: for its terminal's foreground group)
+  kSignal,  // number: signal for init; text "terminal": for the foreground group of its terminal
+  kGround,  // number: 1 when the caller's terminal has its foreground outside of the sandbox, 0 when no more
   kClient,  // one fd: a client's connection
   // sentry -> supervisor
   kReady,   // init is loaded
   kFailed,  // number: exit code; text: why. The sentry ends.
   kStarted,
-  kStopped,  // number: signal. Init stopped; the supervisor stops itself when it has a terminal's job to mimic
+  kStopped,  // number: signal; text: how many SIGCONTs came before. A process that is the caller's job stopped
   kExited,   // number: wait status of init. The sentry ends.
   // client -> sentry
-  kExec,        // text: process as JSON; fds: stdio
+  kExec,        // text: process as JSON; fds: stdio; number: ExecFlags. Later on the same connection: kSignal, kGround
   kProcesses,   // text back: "pid ppid uid comm" rows as JSON
   kSignalInit,  // number: signal; flags in text: "all"
-  kSignalExec,  // number: signal for the process started on this connection
   kPause,
   kResume,
   // sentry -> client
   kOk,
   kError,  // number: exit code, text
+};
+
+// How the client of kExec stands for the process.
+enum ExecFlags : int32_t {
+  kExecJob = 1,         // it stops as the process does
+  kExecOrphaned = 2,    // StandIn::is_orphaned
+  kExecBackground = 4,  // as kGround
 };
 
 struct Message {

@@ -3,10 +3,6 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
-#include <string.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
-#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -16,15 +12,6 @@
 namespace moat {
 namespace {
 
-// Everything that can be caught is the guest's; faults stay ours.
-sigset_t ForwardedSignals() {
-  sigset_t set;
-  sigfillset(&set);
-  for (int signo : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS, SIGKILL, SIGSTOP})
-    sigdelset(&set, signo);
-  return set;
-}
-
 std::string HowEnded(const char* name, int status) {
   if (WIFSIGNALED(status)) return fmt::format("the {} was killed by signal {}", name, WTERMSIG(status));
   return fmt::format("the {} ended with status {}", name, WEXITSTATUS(status));
@@ -32,20 +19,16 @@ std::string HowEnded(const char* name, int status) {
 
 }  // namespace
 
-Supervisor::Supervisor(SandboxProcesses processes, Options options, ScopedFd signals)
-    : processes_(std::move(processes)), options_(std::move(options)), signals_(std::move(signals)) {}
+Supervisor::Supervisor(SandboxProcesses processes, Options options, StandIn stand_in)
+    : processes_(std::move(processes)), options_(std::move(options)), stand_in_(std::move(stand_in)) {}
 
 absl::StatusOr<std::unique_ptr<Supervisor>> Supervisor::Create(LaunchPlan plan, Options options) {
-  sigset_t set = ForwardedSignals();
-  sigprocmask(SIG_SETMASK, &set, nullptr);
-  // A disposition of "ignore" that the caller left us would swallow what is the guest's to decide, and SIGCHLD.
-  for (int signo = 1; signo < NSIG; ++signo) {
-    if (sigismember(&set, signo) == 1) signal(signo, SIG_DFL);
-  }
-  ScopedFd signals(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
-  if (!signals.valid()) return HostFailed("signalfd");
+  ASSIGN_OR_RETURN(StandIn stand_in, StandIn::Create(options.job));
+  plan.boot.outside_job = stand_in.is_job();
+  plan.boot.orphaned_job = stand_in.is_orphaned();
+  plan.boot.in_background = stand_in.InBackground();
   ASSIGN_OR_RETURN(SandboxProcesses processes, Launch(std::move(plan)));
-  return std::unique_ptr<Supervisor>(new Supervisor(std::move(processes), std::move(options), std::move(signals)));
+  return std::unique_ptr<Supervisor>(new Supervisor(std::move(processes), std::move(options), std::move(stand_in)));
 }
 
 absl::Status Supervisor::WaitReady() {
@@ -89,7 +72,7 @@ void Supervisor::HandleMessage(Message message) {
       exited_ = true;
       break;
     case MessageKind::kStopped:
-      if (options_.mimic_stops) kill(getpid(), SIGSTOP);
+      stand_in_.GuestStopped(message, processes_.sentry.channel);
       break;
     default:
       break;
@@ -106,23 +89,6 @@ void Supervisor::AcceptClient() {
   if (peer.uid != 0 && peer.uid != geteuid()) return;
   int fd = client.get();
   [[maybe_unused]] auto sent = processes_.sentry.channel.Send(MessageKind::kClient, 0, {}, {&fd, 1});
-}
-
-bool Supervisor::HandleSignal() {
-  signalfd_siginfo info;
-  bool child = false;
-  while (read(signals_.get(), &info, sizeof info) == sizeof info) {
-    int signo = static_cast<int>(info.ssi_signo);
-    if (signo == SIGCHLD) {
-      child = true;
-      continue;
-    }
-    // The terminal's own signals are for its foreground group, others for init alone.
-    bool from_terminal = info.ssi_code == SI_KERNEL;
-    [[maybe_unused]] auto sent =
-        processes_.sentry.channel.Send(MessageKind::kSignal, signo, from_terminal ? "terminal" : "");
-  }
-  return !child;
 }
 
 void Supervisor::ReapEnded() {
@@ -149,7 +115,7 @@ void Supervisor::WaitForSentry() {
 int Supervisor::Run() {
   while (!exited_ && !died_) {
     pollfd fds[] = {{processes_.sentry.channel.fd(), POLLIN, 0},
-                    {signals_.get(), POLLIN, 0},
+                    {stand_in_.fd(), POLLIN, 0},
                     {processes_.gofer.pidfd.get(), POLLIN, 0},
                     {processes_.sentry.pidfd.get(), POLLIN, 0},
                     {options_.listener.get(), POLLIN, 0}};
@@ -167,29 +133,13 @@ int Supervisor::Run() {
       WaitForSentry();
       break;
     }
-    if (fds[1].revents != 0) HandleSignal();
+    if (fds[1].revents != 0) stand_in_.ForwardSignals(processes_.sentry.channel);
     if (fds[2].revents != 0 || fds[3].revents != 0) ReapEnded();
     if (options_.listener.valid() && fds[4].revents != 0) AcceptClient();
   }
   processes_ = SandboxProcesses();
   if (!exited_ && !failure_.ok()) fprintf(stderr, "runsc: %s\n", Text(failure_).c_str());
   return exited_ ? exit_status_ : SIGKILL;
-}
-
-void EndLike(int wait_status) {
-  fflush(nullptr);
-  if (!WIFSIGNALED(wait_status)) _exit(WEXITSTATUS(wait_status));
-  int signo = WTERMSIG(wait_status);
-  rlimit none = {0, 0};
-  setrlimit(RLIMIT_CORE, &none);  // the core would be runsc's, not the guest's
-  prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
-  signal(signo, SIG_DFL);
-  sigset_t set;
-  sigemptyset(&set);
-  sigaddset(&set, signo);
-  kill(getpid(), signo);
-  sigprocmask(SIG_UNBLOCK, &set, nullptr);
-  _exit(128 + signo);
 }
 
 }  // namespace moat

@@ -5,6 +5,7 @@
 
 #include "absl/status/statusor.h"
 #include "runsc/sandbox/launch.h"
+#include "runsc/sandbox/stand_in.h"
 
 namespace moat {
 
@@ -13,11 +14,11 @@ class Supervisor {
   struct Options {
     // A listening SOCK_STREAM socket whose clients are handed to the sentry; may be invalid.
     ScopedFd listener;
-    // Attached to the caller's job: stops when init stops and continues it on SIGCONT.
-    bool mimic_stops = false;
+    // A job of the caller's: stops when init stops. Not for a container that has clients, whom nobody would answer.
+    bool job = false;
   };
 
-  // Launches. From here on the process's signals are the container's.
+  // Launches. From here on the process's signals are the container's. Fills in how the supervisor stands for init.
   static absl::StatusOr<std::unique_ptr<Supervisor>> Create(LaunchPlan plan, Options options);
 
   // Until init is loaded (ok) or cannot be (the error carries 126, 127 or 1).
@@ -28,8 +29,7 @@ class Supervisor {
   int Run();
 
  private:
-  Supervisor(SandboxProcesses processes, Options options, ScopedFd signals);
-  bool HandleSignal();  // false: a child ended
+  Supervisor(SandboxProcesses processes, Options options, StandIn stand_in);
   void HandleMessage(Message message);
   void AcceptClient();
   // What ended, for the message; reaps.
@@ -38,16 +38,13 @@ class Supervisor {
 
   SandboxProcesses processes_;
   Options options_;
-  ScopedFd signals_;
+  StandIn stand_in_;
   bool exited_ = false;
   bool ready_ = false;
   absl::Status failure_;
   int exit_status_ = 0;
   bool died_ = false;
 };
-
-// Ends the calling process as `wait_status` says: the same code, or death by the same signal.
-[[noreturn]] void EndLike(int wait_status);
 
 }  // namespace moat
 

@@ -29,7 +29,7 @@ namespace {
 void Tell(ThreadGroup& child, int code, int status) {
   ThreadGroup* parent = child.parent_locked();
   if (parent == nullptr) {
-    if (code == CLD_STOPPED && child.outside_job() && child.kernel().on_job_stop) child.kernel().on_job_stop(child);
+    if (code == CLD_STOPPED && child.outside_job() != nullptr) child.outside_job()->OnStop();
     return;
   }
   const abi::KernelSigAction action = parent->actions()->Get(SIGCHLD);

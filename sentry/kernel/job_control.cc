@@ -20,7 +20,9 @@ Result<void> JobControl::CheckForeground(const VfsContext& ctx, Tty& tty, int si
   MutexLock lock(kernel_.tree_mutex());
   ProcessGroup& mine = *group.process_group_;
   if (mine.session().controlling_tty != &tty) return {};
-  if (!tty.job_slot.foreground || tty.job_slot.foreground == &mine) return {};
+  if (!tty.foreground_is_outside.load(std::memory_order_relaxed) &&
+      (!tty.job_slot.foreground || tty.job_slot.foreground == &mine))
+    return {};
   if (signo == SIGTTIN) {
     if (unstoppable || mine.IsOrphaned()) return kEIO;
   } else {
@@ -177,7 +179,9 @@ Result<int64_t> JobControl::Ioctl(const VfsContext& ctx, GuestMemory& memory, Tt
         MutexLock lock(kernel_.tree_mutex());
         if (!through_master && group.process_group_->session().controlling_tty != &tty) return kENOTTY;
         auto* foreground = static_cast<ProcessGroup*>(tty.job_slot.foreground.get());
-        if (foreground != nullptr) id = foreground->id().NrIn(*ns);
+        // A group outside of the sandbox has no id here, as one of an outer pid namespace has none on Linux.
+        if (foreground != nullptr && !tty.foreground_is_outside.load(std::memory_order_relaxed))
+          id = foreground->id().NrIn(*ns);
       }
       return answer(id);
     }

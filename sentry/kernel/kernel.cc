@@ -22,7 +22,7 @@ Result<std::unique_ptr<Kernel>> Kernel::Create(KernelOptions options) {
   kernel->platform_ = std::move(options.platform);
   kernel->memory_ = std::move(options.memory);
   kernel->commit_ = std::make_unique<CommitAccount>(options.total_memory);
-  kernel->cpus_ = options.cpus;
+  kernel->allowed_cpus_ = std::move(options.cpus);
   kernel->total_memory_ = options.total_memory;
   kernel->boot_time_ = ReadHostClock(CLOCK_BOOTTIME);
   MmEnvironment& env = kernel->mm_environment_;
@@ -169,6 +169,15 @@ Result<void> Kernel::SendSignal(int32_t pid, int signo, const PidNamespace& ns) 
 
 void Kernel::SendSignalToAll(int signo, const PidNamespace& ns) {
   for (RefPtr<ThreadGroup>& group : ThreadGroups(ns)) (void)group->SendSignal(UserSigInfo(signo, SI_USER, 0, 0), true);
+}
+
+void Kernel::SendSignalToGroupOf(ThreadGroup& member, int signo) {
+  std::vector<RefPtr<ThreadGroup>> targets;
+  {
+    MutexLock lock(tree_mu_);
+    for (ThreadGroup* g : member.process_group_->members()) targets.emplace_back(g);
+  }
+  for (RefPtr<ThreadGroup>& group : targets) (void)group->SendSignal(UserSigInfo(signo, SI_USER, 0, 0), true);
 }
 
 void Kernel::KillAll() {

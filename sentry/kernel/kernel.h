@@ -21,7 +21,7 @@ class JobControl;
 struct KernelOptions {
   std::unique_ptr<Platform> platform;
   std::unique_ptr<MemoryFile> memory;
-  int cpus = 1;                        // that guests see
+  CpuSet cpus = CpuSet::First(1);      // that guests may run on
   uint64_t total_memory = 2ull << 30;  // MemTotal that guests see
   std::string hostname = "moat";       // of the root uts namespace
 };
@@ -53,9 +53,7 @@ struct ProcessSpec {
   // Pid 1 of a pid namespace ignores signals without a handler, as Linux has it. False for `runsc do`, whose command
   // shall die of a signal as it would outside.
   bool protected_init = true;
-  // The process is a job of a shell outside of the sandbox: its process group is not orphaned, so that the terminal can
-  // stop it, and Kernel::on_job_stop hears of it.
-  bool outside_job = false;
+  OutsideJob* outside_job = nullptr;  // must outlive the process
 };
 
 class Kernel {
@@ -70,7 +68,9 @@ class Kernel {
   MemoryFile& memory_file() { return *memory_; }
   const MmEnvironment& mm_environment() const { return mm_environment_; }
   CommitAccount& commit_account() { return *commit_; }
-  int cpus() const { return cpus_; }
+  // The CPUs that guests may run on, by the host's numbers; a guest sees as many CPUs as the highest of them says.
+  const CpuSet& allowed_cpus() const { return allowed_cpus_; }
+  int cpus() const { return allowed_cpus_.limit(); }
   uint64_t total_memory() const { return total_memory_; }
   Nanos boot_time() const { return boot_time_; }  // CLOCK_BOOTTIME of the sandbox's start
   FutexTable& futexes() { return futexes_; }
@@ -99,6 +99,8 @@ class Kernel {
   Result<void> SendSignal(int32_t pid, int signo, const PidNamespace& ns);
   // To every process in `ns` (runsc kill --all).
   void SendSignalToAll(int signo, const PidNamespace& ns);
+  // To the process group of `member`, as kill(2) with a negative id.
+  void SendSignalToGroupOf(ThreadGroup& member, int signo);
   void KillAll();
   // Blocks the calling thread until no task is left.
   void WaitForAll();
@@ -117,9 +119,6 @@ class Kernel {
   // Called with a thread group that has just become a zombie; the control server's hook. Set before the first
   // process; must not block and takes no lock of sentry/kernel.
   absl::AnyInvocable<void(ThreadGroup&)> on_process_exit;
-  // Called when all threads of a process with ProcessSpec::outside_job have stopped. Set before the first process; must
-  // not block and may take leaf locks only.
-  absl::AnyInvocable<void(ThreadGroup&)> on_job_stop;
 
  private:
   friend class TaskCloner;
@@ -131,7 +130,7 @@ class Kernel {
   std::unique_ptr<MemoryFile> memory_;
   std::unique_ptr<CommitAccount> commit_;
   MmEnvironment mm_environment_;
-  int cpus_ = 1;
+  CpuSet allowed_cpus_;
   uint64_t total_memory_ = 0;  // KernelOptions::total_memory
   Nanos boot_time_ = 0;
   FutexTable futexes_;

@@ -31,7 +31,7 @@ bool ProcessGroup::IsOrphaned(const ThreadGroup* without) const {
   for (const ThreadGroup* g : members_) {
     if (g == without || g->zombie_.load(std::memory_order_relaxed)) continue;
     const ThreadGroup* parent = g->parent_;
-    if (parent == nullptr && g->outside_job_) return false;
+    if (parent == nullptr && g->outside_job_ != nullptr && !g->outside_job_->orphaned()) return false;
     if (parent == nullptr || !parent->process_group_) continue;
     if (parent->process_group_ != this && &parent->process_group_->session() == session_.get()) return false;
   }

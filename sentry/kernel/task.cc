@@ -153,6 +153,13 @@ void Task::SetSched(const SchedState& s) {
   sched_ = s;
 }
 
+void Task::SetAffinity(const CpuSet& cpus) {
+  // Under the lock, so that two callers cannot leave one set shown and the other one in force.
+  MutexLock lock(mu_);
+  sched_.affinity = cpus;
+  if (context_ != nullptr) context_->SetAffinity(cpus);
+}
+
 char Task::StateLetter() const {
   if (exited()) return 'Z';
   {

@@ -51,7 +51,7 @@ struct SchedState {
   bool reset_on_fork = false;
   int32_t ioprio = 0;
   uint64_t runtime = 0, deadline = 0, period = 0;  // SCHED_DEADLINE
-  std::vector<uint64_t> affinity;                  // empty: every CPU
+  CpuSet affinity;                                 // empty: every CPU
 };
 
 struct CpuTimes {
@@ -125,6 +125,8 @@ class Task : public RefCounted {
   void SetComm(std::string_view name);
   SchedState sched() const;
   void SetSched(const SchedState& s);
+  // sched_setaffinity(2), by any task: `cpus` is within Kernel::allowed_cpus and not empty.
+  void SetAffinity(const CpuSet& cpus);
   // State letter of /proc/<pid>/stat: R, S, D, T, Z, X.
   char StateLetter() const;
   CpuTimes cpu_times() const;

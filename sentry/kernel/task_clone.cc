@@ -139,6 +139,7 @@ Result<void> TaskCloner::ShareOrCopy(Task& t, Task& child, const CloneRequest& r
     sched.reset_on_fork = false;
   }
   child.SetSched(sched);
+  if (!sched.affinity.empty()) child.context_->SetAffinity(sched.affinity);
   child.SetComm(t.comm());
   return {};
 }

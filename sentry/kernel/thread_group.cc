@@ -111,6 +111,11 @@ RefPtr<SignalActions> ThreadGroup::actions() const {
   return actions_;
 }
 
+int ThreadGroup::StopSignal() const {
+  MutexLock lock(signal_mu_);
+  return stop_signal_;
+}
+
 SignalSet ThreadGroup::SharedPendingSet() const {
   MutexLock lock(signal_mu_);
   return shared_pending_.set();

@@ -33,6 +33,22 @@ class ProcessExitHook : public RefCounted {
   virtual void OnProcessExit(ThreadGroup& group) = 0;
 };
 
+// What stands outside of the sandbox for a process without a parent in it: a job of some shell there.
+class OutsideJob {
+ public:
+  // `orphaned`: no shell watches it, so a terminal's stop signals have no effect on it either.
+  explicit OutsideJob(bool orphaned) : orphaned_(orphaned) {}
+  bool orphaned() const { return orphaned_; }
+  // All threads of the process have stopped. Must not block and may take leaf locks only.
+  virtual void OnStop() = 0;
+
+ protected:
+  ~OutsideJob() = default;
+
+ private:
+  const bool orphaned_;
+};
+
 class ThreadGroup : public RefCounted {
  public:
   ThreadGroup(Kernel& kernel, RefPtr<SignalActions> actions, const Rlimits& rlimits);
@@ -73,7 +89,7 @@ class ThreadGroup : public RefCounted {
   // The device of the controlling terminal and its foreground process group: tty_nr and tpgid of /proc/<pid>/stat.
   RefPtr<Tty> controlling_tty() const;
   int32_t ForegroundGroupIdIn(const PidNamespace& ns) const;  // -1: no terminal
-  bool outside_job() const { return outside_job_; }
+  OutsideJob* outside_job() const { return outside_job_; }
   bool IsZombie() const { return zombie_.load(std::memory_order_acquire); }
   // wait(2)'s status word; of a zombie.
   int exit_status() const { return exit_status_.load(std::memory_order_relaxed); }
@@ -114,6 +130,7 @@ class ThreadGroup : public RefCounted {
   Result<void> SendSignal(const SigInfo& info, bool from_outside = false);
   PendingSignals& shared_pending() { return shared_pending_; }  // under signal_mutex()
   SignalSet SharedPendingSet() const;
+  int StopSignal() const;  // 0: not stopped, nor about to
   // Throws pending signals away, the tasks' own too. Under signal_mutex().
   void DropPendingLocked(SignalSet which);
   // Every thread is told to exit with `status`; the first caller's status counts. Any thread.
@@ -176,7 +193,7 @@ class ThreadGroup : public RefCounted {
   uint64_t continue_count_ = 0;  // SIGCONTs so far
   std::atomic<bool> exiting_{false};
   int group_exit_status_ = 0;
-  bool outside_job_ = false;     // constant: its parent is a shell outside of the sandbox
+  OutsideJob* outside_job_ = nullptr;  // constant
   bool unkillable_init_ = true;  // constant: as pid 1 of a namespace it becomes
   bool unkillable_ = false;      // init of a pid namespace: default actions do not end it
   RefPtr<Task> exec_task_;       // the thread that runs execve and waits for the others to go

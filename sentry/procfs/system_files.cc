@@ -88,7 +88,7 @@ CpuUse TotalCpuUse(ProcFs& fs) {
     use.user += own.user + children.user;
     use.system += own.system + children.system;
   }
-  Nanos all = (ReadHostClock(CLOCK_BOOTTIME)) * fs.kernel().cpus();
+  Nanos all = ReadHostClock(CLOCK_BOOTTIME) * fs.kernel().allowed_cpus().count();
   use.idle = std::max<Nanos>(all - use.user - use.system, 0);
   return use;
 }

@@ -127,12 +127,9 @@ void AddSignals(std::string& s, Task& task) {
 
 void AddCpus(std::string& s, ProcFs& fs, Task& task) {
   const int cpus = fs.kernel().cpus();
-  std::vector<uint64_t> affinity = task.sched().affinity;
-  auto allowed = [&](int cpu) {
-    if (affinity.empty()) return true;
-    size_t word = static_cast<size_t>(cpu) / 64;
-    return word < affinity.size() && ((affinity[word] >> (cpu % 64)) & 1);
-  };
+  const CpuSet chosen = task.sched().affinity;
+  const CpuSet& affinity = chosen.empty() ? fs.kernel().allowed_cpus() : chosen;
+  auto allowed = [&](int cpu) { return affinity.Has(cpu); };
   std::string mask;
   const int words = (cpus + 31) / 32;
   for (int w = words - 1; w >= 0; --w) {

@@ -1,4 +1,4 @@
-// Scheduling: what guests set they read back; the host's scheduler runs the threads (see SchedState).
+// Scheduling: what guests set they read back; the host's scheduler runs the threads, on the CPUs that they chose.
 // Source: sched(7), sched_setattr(2), sched_setaffinity(2), getpriority(2), ioprio_set(2).
 #include <linux/sched.h>
 
@@ -209,34 +209,23 @@ Result<int64_t> SysSchedRrGetInterval(Task& t, int tid, UserOut<abi::Timespec> o
 
 Result<int64_t> SysSchedGetaffinity(Task& t, int tid, uint32_t length, GuestAddr out) {
   if (length * 8ull < static_cast<uint64_t>(t.kernel().cpus()) || length % sizeof(uint64_t) != 0) return kEINVAL;
-  SchedState s = TRY(FindTarget(t, tid))->sched();
-  size_t bytes = MaskBytes(t);
-  std::vector<uint64_t> mask = s.affinity;
-  mask.resize(bytes / 8);
-  if (s.affinity.empty()) {
-    for (int cpu = 0; cpu < t.kernel().cpus(); ++cpu) mask[cpu / 64] |= uint64_t{1} << cpu % 64;
-  }
-  bytes = std::min<size_t>(bytes, length);
+  const SchedState s = TRY(FindTarget(t, tid))->sched();
+  std::vector<uint64_t> mask = (s.affinity.empty() ? t.kernel().allowed_cpus() : s.affinity).words();
+  mask.resize(MaskBytes(t) / sizeof(uint64_t));
+  const size_t bytes = std::min<size_t>(MaskBytes(t), length);
   if (t.memory().CopyOut(out, mask.data(), bytes) != bytes) return kEFAULT;
   return static_cast<int64_t>(bytes);
 }
 
 Result<int64_t> SysSchedSetaffinity(Task& t, int tid, uint32_t length, GuestAddr in) {
-  std::vector<uint64_t> mask(MaskBytes(t) / 8);
-  size_t bytes = std::min<size_t>(length, mask.size() * 8);
+  std::vector<uint64_t> mask(MaskBytes(t) / sizeof(uint64_t));
+  const size_t bytes = std::min<size_t>(length, mask.size() * sizeof(uint64_t));
   if (t.memory().CopyIn(mask.data(), in, bytes) != bytes) return kEFAULT;
   RefPtr<Task> target = TRY(FindTarget(t, tid));
   if (!MayScheduleOther(t, *target)) return kEPERM;
-  bool any = false;
-  for (size_t i = 0; i < mask.size(); ++i) {
-    int cpus = std::clamp(t.kernel().cpus() - static_cast<int>(i) * 64, 0, 64);
-    if (cpus < 64) mask[i] &= (uint64_t{1} << cpus) - 1;
-    any |= mask[i] != 0;
-  }
-  if (!any) return kEINVAL;
-  SchedState s = target->sched();
-  s.affinity = std::move(mask);
-  target->SetSched(s);
+  const CpuSet cpus = CpuSet(std::move(mask)) & t.kernel().allowed_cpus();
+  if (cpus.empty()) return kEINVAL;
+  target->SetAffinity(cpus);
   return 0;
 }
 
@@ -300,11 +289,14 @@ Result<int64_t> SysIoprioSet(Task& t, int which, int who, int ioprio) {
   return 0;
 }
 
-// The guest's CPUs are numbered as the host's; a thread may have moved before it reads the answer, as on Linux.
+// The vDSO asks the CPU itself. The carrier runs where its guest thread does, or close to it: on another CPU than the
+// guest thread may use it stands for one of those.
 Result<int64_t> SysGetcpu(Task& t, UserOut<uint32_t> cpu, UserOut<uint32_t> node) {
+  const CpuSet chosen = t.sched().affinity;
+  const CpuSet& allowed = chosen.empty() ? t.kernel().allowed_cpus() : chosen;
   int now = sched_getcpu();
-  uint32_t shown = now < 0 ? 0 : static_cast<uint32_t>(now % t.kernel().cpus());
-  if (cpu) TRY(cpu.Write(t.memory(), shown));
+  if (!allowed.Has(now)) now = allowed.lowest();
+  if (cpu) TRY(cpu.Write(t.memory(), static_cast<uint32_t>(now)));
   if (node) TRY(node.Write(t.memory(), 0));
   return 0;
 }
