@@ -57,7 +57,8 @@ void Task::Run() {
     (void)mm_->CopyOut(set_child_tid_, &id, sizeof id);
   }
   while (!exit_requested_) {
-    if (async_io::pending.load(std::memory_order_relaxed)) [[unlikely]] async_io::Deliver();
+    if (async_io::pending.load(std::memory_order_relaxed)) [[unlikely]]
+      async_io::Deliver();
     if (HasPendingInterrupt() || interrupted_call_ || signals_.has_saved_mask) {
       if (!regs_.complete && !IsKilled() && !context_->Complete(regs_).ok()) RequestGroupExit(SIGKILL);
       SignalDelivery::Run(*this);
