@@ -29,8 +29,6 @@ constexpr FlagAdvice kFlagAdvice[] = {
     {MADV_DODUMP, 0, kVmaDontDump},
     {MADV_HUGEPAGE, kVmaHugePage, kVmaNoHugePage},
     {MADV_NOHUGEPAGE, kVmaNoHugePage, kVmaHugePage},
-    {MADV_MERGEABLE, kVmaMergeable, 0},
-    {MADV_UNMERGEABLE, 0, kVmaMergeable},
 };
 
 const FlagAdvice* FindFlagAdvice(int advice) {
@@ -52,7 +50,8 @@ bool Known(int advice) {
     case kMadvDontneedLocked:
       return true;
     default:
-      // MADV_COLLAPSE without huge pages, poisoning and what is newer: as a kernel without them answers.
+      // MADV_COLLAPSE without huge pages, MADV_MERGEABLE without KSM, poisoning and what is newer: as a kernel without
+      // them answers.
       return FindFlagAdvice(advice) != nullptr;
   }
 }

@@ -297,6 +297,8 @@ class MemoryManager final : public RefCounted, public GuestMemory, public Mappin
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mapping_mu_);
   Result<GuestAddr> MremapLocked(GuestAddr old_addr, uint64_t old_length, uint64_t new_length, int flags,
                                  GuestAddr new_addr, const MmLimits& limits) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mapping_mu_);
+  // Gives pages of the memory file that are mapped there memory behind them.
+  void CommitPages(GuestAddr start, GuestAddr end) ABSL_LOCKS_EXCLUDED(mapping_mu_, pages_mu_);
   // MADV_DONTNEED: private pages lose their contents. Ranges to give back to the host are added to `decommit`, each
   // with a reference.
   void DiscardPages(GuestAddr start, GuestAddr end, std::vector<FileRange>* decommit)
