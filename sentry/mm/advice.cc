@@ -56,8 +56,24 @@ bool Known(int advice) {
   }
 }
 
+// Advice that loses what is in the pages, which mseal(2) forbids where they could not be written.
+bool Discards(int advice) {
+  switch (advice) {
+    case MADV_FREE:
+    case MADV_DONTNEED:
+    case kMadvDontneedLocked:
+    case MADV_REMOVE:
+    case MADV_DONTFORK:
+    case MADV_WIPEONFORK:
+      return true;
+    default:
+      return false;
+  }
+}
+
 // What the area of a kind cannot take.
 Errno Refusal(const Vma& vma, int advice) {
+  if (vma.Has(kVmaSealed) && vma.anonymous_private() && (vma.prot & PROT_WRITE) == 0 && Discards(advice)) return kEPERM;
   const bool locked = vma.Has(kVmaLocked);
   switch (advice) {
     case MADV_DONTNEED:
