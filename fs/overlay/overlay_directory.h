@@ -7,14 +7,14 @@
 #include <string>
 #include <vector>
 
-#include "fs/overlay/overlay_inode.h"
+#include "fs/overlay/layered_inode.h"
 #include "fs/vfs/file.h"
 
 namespace moat {
 
 class OverlayDirectory final : public File {
  public:
-  OverlayDirectory(RefPtr<OverlayInode> inode, const VfsPath& path, OpenFlags flags)
+  OverlayDirectory(RefPtr<LayeredInode> inode, const VfsPath& path, OpenFlags flags)
       : File(path, flags), inode_(std::move(inode)) {}
 
   Result<void> ReadDir(const VfsContext& ctx, DirEntrySink& sink) override;
@@ -23,17 +23,9 @@ class OverlayDirectory final : public File {
   Result<size_t> PRead(const VfsContext&, IoDest&, int64_t) override { return kEISDIR; }
   Result<Kstat> GetAttr() override { return inode_->GetAttr(); }
 
-  struct Entry {
-    std::string name;
-    uint64_t ino;
-    uint8_t type;
-  };
-  // All names of `dir` but "." and "..", each once.
-  static Result<std::vector<Entry>> Merge(const VfsContext& ctx, OverlayInode& dir);
-
  private:
-  using Listing = std::vector<Entry>;
-  const RefPtr<OverlayInode> inode_;
+  using Listing = std::vector<LayerEntry>;
+  const RefPtr<LayeredInode> inode_;
   Mutex mu_{LockRank::kOverlayTable};
   std::shared_ptr<const Listing> listing_ ABSL_GUARDED_BY(mu_);
 };

@@ -3,14 +3,14 @@
 #ifndef MOAT_FS_OVERLAY_OVERLAY_FILE_H_
 #define MOAT_FS_OVERLAY_OVERLAY_FILE_H_
 
-#include "fs/overlay/overlay_inode.h"
+#include "fs/overlay/layered_inode.h"
 #include "fs/vfs/file.h"
 
 namespace moat {
 
 class OverlayFile final : public File {
  public:
-  OverlayFile(RefPtr<OverlayInode> inode, const VfsPath& path, OpenFlags flags)
+  OverlayFile(RefPtr<LayeredInode> inode, const VfsPath& path, OpenFlags flags)
       : File(path, flags), inode_(std::move(inode)), open_flags_(flags.flags) {}
 
   // Opens the layer's file; once, before anything else.
@@ -28,7 +28,7 @@ class OverlayFile final : public File {
  private:
   Result<RefPtr<File>> Inner(const VfsContext& ctx);
 
-  const RefPtr<OverlayInode> inode_;
+  const RefPtr<LayeredInode> inode_;
   const int open_flags_;
   Mutex mu_{LockRank::kOverlayTable};
   RefPtr<File> inner_ ABSL_GUARDED_BY(mu_);

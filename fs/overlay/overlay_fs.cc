@@ -140,7 +140,7 @@ void OverlayFs::RegisterUpper(OverlayInode& inode, uint64_t upper_ino) {
 void OverlayFs::Drop(OverlayInode& inode) {
   MutexLock lock(table_mu_);
   if (inode.lower_born()) {
-    auto it = by_lower_.find(inode.lowers_[0].get());
+    auto it = by_lower_.find(inode.lowers()[0].get());
     if (it != by_lower_.end() && it->second == &inode) by_lower_.erase(it);
   }
   if (Inode* upper = inode.upper()) {

@@ -7,17 +7,14 @@
 #include <unordered_set>
 #include <vector>
 
+#include "fs/overlay/layered_inode.h"
 #include "fs/overlay/overlay_fs.h"
-#include "fs/vfs/inode.h"
 
 namespace moat {
 
-class OverlayMappable;
-
-class OverlayInode final : public Inode {
+class OverlayInode final : public LayeredInode {
  public:
   Result<Kstat> GetAttr() override;
-  Result<Access> GetAccess() override { return layer().GetAccess(); }
   Result<void> SetAttr(const VfsContext& ctx, const AttrChange& change) override;
 
   Result<RefPtr<Inode>> Lookup(const VfsContext& ctx, std::string_view name) override;
@@ -33,37 +30,23 @@ class OverlayInode final : public Inode {
                       std::string_view new_name, Inode* replaced, unsigned flags) override;
   Result<RefPtr<Inode>> CreateTemporary(const VfsContext& ctx, uint32_t mode) override;
 
-  Result<std::string> Readlink(const VfsContext& ctx) override { return layer().Readlink(ctx); }
-  Result<RefPtr<File>> Open(const VfsContext& ctx, const VfsPath& path, OpenFlags flags) override;
   Result<std::string> GetXattr(const VfsContext& ctx, std::string_view name) override;
   Result<void> SetXattr(const VfsContext& ctx, std::string_view name, std::string_view value, int flags) override;
   Result<void> RemoveXattr(const VfsContext& ctx, std::string_view name) override;
   Result<std::vector<std::string>> ListXattr(const VfsContext& ctx) override { return layer().ListXattr(ctx); }
-  Result<RefPtr<Mappable>> GetMappable() override;
 
-  // --- layers; for the files, mappings and directories of this inode ---
-  // The upper object once there is one, else null. It never changes again.
-  Inode* upper() const { return upper_raw_.load(std::memory_order_acquire); }
-  // Where data and attributes are now.
-  Inode& layer() const {
-    Inode* u = upper();
-    return u != nullptr ? *u : *lowers_[0];
-  }
-  const std::vector<RefPtr<Inode>>& lowers() const { return lowers_; }
   OverlayFs& overlay() const { return static_cast<OverlayFs&>(fs()); }
-  // Makes the copy in the upper, if there is none; of a regular file the first `data_limit` bytes. kEROFS without an
-  // upper. No lock is held while data is copied: of two threads that copy, one throws its copy away.
-  Result<void> CopyUp(const VfsContext& ctx, uint64_t data_limit = ~uint64_t{0});
+  Result<void> CopyUp(const VfsContext& ctx, uint64_t data_limit = ~uint64_t{0}) override;
+  Result<std::vector<LayerEntry>> MergedNames(const VfsContext& ctx) override;
   // True when names of the lower are hidden here.
   bool IsWhiteout(std::string_view name) const;
 
  private:
   friend class OverlayFs;
-  friend class OverlayMappable;
   OverlayInode(OverlayFs& fs, uint32_t type, uint64_t ino, RefPtr<Inode> upper, std::vector<RefPtr<Inode>> lowers);
   ~OverlayInode() override;
 
-  bool lower_born() const { return !lowers_.empty(); }
+  bool lower_born() const { return !lowers().empty(); }
   // The names of this directory's layers.
   Result<RefPtr<Inode>> LookupUpper(const VfsContext& ctx, std::string_view name);
   Result<std::vector<RefPtr<Inode>>> LookupLowers(const VfsContext& ctx, std::string_view name);
@@ -84,12 +67,7 @@ class OverlayInode final : public Inode {
   Result<RefPtr<Inode>> AdoptNew(Result<RefPtr<Inode>> made);
 
   Result<RefPtr<Inode>> MakeCopy(const VfsContext& ctx, const std::string& anchor, uint64_t data_limit);
-  Result<void> CopyData(const VfsContext& ctx, Inode& to, uint64_t data_limit);
-  Result<void> CopyXattrs(const VfsContext& ctx, Inode& to);
   void DiscardAnchor(const VfsContext& ctx, const std::string& anchor, Inode& copy);
-
-  const std::vector<RefPtr<Inode>> lowers_;
-  std::atomic<Inode*> upper_raw_{nullptr};  // owned: one reference, given back by the destructor
 
   mutable Mutex mu_{LockRank::kOverlay};
   std::string anchor_ ABSL_GUARDED_BY(mu_);   // name in the work directory; empty: none
@@ -97,13 +75,7 @@ class OverlayInode final : public Inode {
   std::unordered_set<std::string> whiteouts_ ABSL_GUARDED_BY(mu_);
   std::atomic<bool> has_whiteouts_{false};
   std::atomic<bool> removed_{false};  // a directory that has lost its name
-
-  Mutex mappable_mu_{LockRank::kOverlayTable};  // apart from mu_: mm drops mappables with its own locks held
-  OverlayMappable* mappable_ ABSL_GUARDED_BY(mappable_mu_) = nullptr;
 };
-
-// A place for an inner inode whose file is opened by the overlay: no mount, a nameless dentry.
-VfsPath InnerPath(Inode& inode);
 
 }  // namespace moat
 

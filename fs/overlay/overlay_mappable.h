@@ -6,14 +6,15 @@
 #include <compare>
 #include <set>
 
-#include "fs/overlay/overlay_inode.h"
+#include "fs/overlay/layered_inode.h"
+#include "fs/vfs/filesystem.h"
 #include "platform/memory/mappable.h"
 
 namespace moat {
 
 class OverlayMappable final : public Mappable {
  public:
-  OverlayMappable(RefPtr<OverlayInode> inode, RefPtr<Mappable> current)
+  OverlayMappable(RefPtr<LayeredInode> inode, RefPtr<Mappable> current)
       : fs_(&inode->fs()), inode_(std::move(inode)), current_(std::move(current)) {}
 
   Result<HostPages> Translate(uint64_t offset, uint64_t length, bool write) override;
@@ -40,7 +41,7 @@ class OverlayMappable final : public Mappable {
   };
   // A mapping may be the last that is left of an unmounted file system. Destroyed after the inode.
   const RefPtr<FileSystem> fs_;
-  const RefPtr<OverlayInode> inode_;
+  const RefPtr<LayeredInode> inode_;
   Mutex mu_{LockRank::kOverlayMappable};
   RefPtr<Mappable> current_ ABSL_GUARDED_BY(mu_);
   // Keeps the descriptors of an answer that mm got just before the switch.

@@ -1,8 +1,10 @@
 // Names of an overlay directory. What is true between calls: a name that is in the upper directory is hidden or
 // missing in the lowers. So a name leads to the upper object if there is one, else to the lowers' unless hidden.
+#include <dirent.h>
 #include <linux/fs.h>
 
-#include "fs/overlay/overlay_directory.h"
+#include <unordered_set>
+
 #include "fs/overlay/overlay_inode.h"
 
 namespace moat {
@@ -15,13 +17,13 @@ Result<RefPtr<Inode>> OverlayInode::LookupUpper(const VfsContext& ctx, std::stri
 
 Result<std::vector<RefPtr<Inode>>> OverlayInode::LookupLowers(const VfsContext& ctx, std::string_view name) {
   std::vector<RefPtr<Inode>> found;
-  for (size_t i = 0; i < lowers_.size(); ++i) {
-    Result<RefPtr<Inode>> one = lowers_[i]->Lookup(ctx, name);
+  for (size_t i = 0; i < lowers().size(); ++i) {
+    Result<RefPtr<Inode>> one = lowers()[i]->Lookup(ctx, name);
     if (!one.ok()) {
       if (one.error() == kENOENT || one.error() == kENOTDIR) continue;
       return one.error();
     }
-    bool last = i + 1 == lowers_.size();
+    bool last = i + 1 == lowers().size();
     if (!last && (*one)->type() == S_IFCHR && TRY((*one)->GetAttr()).rdev == DeviceId{0, 0}) break;  // a whiteout
     if (!(*one)->is_dir()) {
       if (found.empty()) found.push_back(std::move(*one));
@@ -48,8 +50,8 @@ Result<RefPtr<Inode>> OverlayInode::Lookup(const VfsContext& ctx, std::string_vi
 
 RefPtr<RefCounted> OverlayInode::LookAhead(const VfsContext& ctx, std::span<const std::string_view> names) {
   // Of use where the names lead down one lower; what the upper has, or hides, is found without asking anybody.
-  if (!is_dir() || lowers_.size() != 1 || IsWhiteout(names[0]) || LookupUpper(ctx, names[0]).ok()) return nullptr;
-  return lowers_[0]->LookAhead(ctx, names);
+  if (!is_dir() || lowers().size() != 1 || IsWhiteout(names[0]) || LookupUpper(ctx, names[0]).ok()) return nullptr;
+  return lowers()[0]->LookAhead(ctx, names);
 }
 
 Result<RefPtr<Inode>> OverlayInode::AdoptNew(Result<RefPtr<Inode>> made) {
@@ -184,8 +186,39 @@ Result<void> OverlayInode::Rename(const VfsContext& ctx, std::string_view old_na
   return {};
 }
 
+Result<std::vector<LayerEntry>> OverlayInode::MergedNames(const VfsContext& ctx) {
+  OverlayFs& fs = overlay();
+  std::vector<LayerEntry> merged;
+  bool several = lowers().size() + (upper() != nullptr ? 1 : 0) > 1;
+  std::unordered_set<std::string> seen;
+  if (Inode* u = upper()) {
+    for (LayerEntry& e : TRY(ListLayer(ctx, *u))) {
+      e.ino = fs.InoOfUpperEntry(e.ino);
+      if (several) seen.insert(e.name);
+      merged.push_back(std::move(e));
+    }
+  }
+  for (size_t i = 0; i < lowers().size(); ++i) {
+    Inode& lower = *lowers()[i];
+    bool last = i + 1 == lowers().size();
+    for (LayerEntry& e : TRY(ListLayer(ctx, lower))) {
+      if (several && !seen.insert(e.name).second) continue;
+      if (IsWhiteout(e.name)) continue;
+      if (!last && e.type == DT_CHR) {
+        // A lower layer's whiteout is a character device 0/0: its name stays seen and hides those below.
+        Result<RefPtr<Inode>> inode = lower.Lookup(ctx, e.name);
+        Result<Kstat> st = inode.ok() ? (*inode)->GetAttr() : Result<Kstat>(inode.error());
+        if (st.ok() && st->rdev == DeviceId{0, 0}) continue;
+      }
+      e.ino = fs.LowerIno(fs.LayerOf(lower), e.ino);
+      merged.push_back(std::move(e));
+    }
+  }
+  return merged;
+}
+
 Result<bool> OverlayInode::IsEmptyDirectory(const VfsContext& ctx) {
-  std::vector<OverlayDirectory::Entry> entries = TRY(OverlayDirectory::Merge(ctx, *this));
+  std::vector<LayerEntry> entries = TRY(MergedNames(ctx));
   return entries.empty();
 }
 

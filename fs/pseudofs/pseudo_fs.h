@@ -22,6 +22,7 @@ class PseudoFs : public FileSystem {
   void SetRoot(RefPtr<Inode> root) { root_ = std::move(root); }
   Result<FsStat> StatFs() override;
   bool caches_dentries() const override { return caches_; }
+  bool can_be_layer() const override { return caches_; }
 
  private:
   const uint64_t magic_;

@@ -57,6 +57,10 @@ class TmpfsType final : public FileSystemType {
  public:
   std::string_view name() const override { return "tmpfs"; }
   bool mountable_in_user_ns() const override { return true; }
+  Result<void> CheckParameter(const VfsContext& ctx, const MountParameter& p) override {
+    TRY(TmpfsFs::Parse(*ctx.cred.user_ns, p.is_flag ? p.key : p.key + "=" + p.value, TmpfsFs::Defaults()));
+    return {};
+  }
   Result<RefPtr<FileSystem>> Mount(const VfsContext& ctx, const MountRequest& request) override {
     TmpfsFs::Options base = TmpfsFs::Defaults();
     base.uid = ctx.cred.fsuid;

@@ -44,7 +44,8 @@ AnonymousDevices& Devices() {
 
 }  // namespace
 
-FileSystem::FileSystem(std::string_view type_name) : type_name_(type_name), device_{0, Devices().Take()} {}
+FileSystem::FileSystem(std::string_view type_name, LockRank rename_rank)
+    : type_name_(type_name), device_{0, Devices().Take()}, rename_mu_(rename_rank) {}
 
 FileSystem::~FileSystem() { Devices().Give(device_.minor); }
 

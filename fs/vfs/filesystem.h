@@ -14,7 +14,8 @@ namespace moat {
 
 class FileSystem : public RefCounted {
  public:
-  explicit FileSystem(std::string_view type_name);
+  // `rename_rank`: of rename_mutex(); only file systems that stand on others have one of their own.
+  explicit FileSystem(std::string_view type_name, LockRank rename_rank = LockRank::kRename);
   ~FileSystem() override;
   // "tmpfs", "proc", ... as /proc/mounts shows it.
   std::string_view type_name() const { return type_name_; }
@@ -30,6 +31,12 @@ class FileSystem : public RefCounted {
   virtual bool caches_dentries() const { return true; }
   // Applies the options of mount(MS_REMOUNT) to the instance; kEINVAL for an option that it does not know.
   virtual Result<void> Reconfigure(std::string_view data) { return {}; }
+  // False when nothing can be written whatever the flags say: a remount with MS_RDONLY off is EROFS.
+  virtual bool can_be_written() const { return true; }
+  // False for generated trees, whose look-ups take locks of the kernel that are outside of all others.
+  virtual bool can_be_layer() const { return true; }
+  // How many file systems stand below this one, one on the other (Linux: s_stack_depth, at most 2).
+  virtual int stack_depth() const { return 0; }
   // MS_RDONLY of the instance (as opposed to one mount of it): no call changes it while set.
   bool read_only() const { return read_only_.load(std::memory_order_relaxed); }
   void set_read_only(bool on) { read_only_.store(on, std::memory_order_relaxed); }
@@ -52,8 +59,15 @@ class FileSystem : public RefCounted {
   RefPtr<UserNamespace> user_ns_;
   Mutex root_mu_{LockRank::kLeaf};
   RefPtr<Dentry> root_dentry_ ABSL_GUARDED_BY(root_mu_);
-  Mutex rename_mu_{LockRank::kRename};
+  Mutex rename_mu_;
   std::atomic<uint64_t> next_ino_{2};
+};
+
+// One option as fsconfig(2) sets it. `is_flag`: without a value; `place`: FSCONFIG_SET_FD.
+struct MountParameter {
+  std::string key, value;
+  bool is_flag = false;
+  VfsPath place;
 };
 
 // mount(2)'s arguments for a new instance.
@@ -61,6 +75,8 @@ struct MountRequest {
   std::string source;
   std::string data;    // "size=64k,mode=755"
   uint64_t flags = 0;  // MS_*
+  // What `data` was made of, when fsconfig(2) set the options one by one: there no character separates them.
+  std::vector<MountParameter> parameters = {};
 };
 
 class FileSystemType {
@@ -69,6 +85,9 @@ class FileSystemType {
   virtual std::string_view name() const = 0;
   virtual bool needs_device() const { return false; }          // "nodev" in /proc/filesystems when false
   virtual bool mountable_in_user_ns() const { return false; }  // FS_USERNS_MOUNT
+  // fsconfig(2) answers at once whether it takes an option; Mount decides on all of them together.
+  virtual Result<void> CheckParameter(const VfsContext& ctx, const MountParameter& p) { return {}; }
+  virtual bool takes_descriptors() const { return false; }  // FSCONFIG_SET_FD
   virtual Result<RefPtr<FileSystem>> Mount(const VfsContext& ctx, const MountRequest& request) = 0;
 };
 

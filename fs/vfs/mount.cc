@@ -133,6 +133,7 @@ void Changed(NamespaceImpl& ns) {
 }  // namespace
 
 Result<void> MountNamespace::Attach(const VfsPath& target, const RefPtr<Mount>& tree) {
+  MountTree::Graveyard g;
   {
     WriterLock lock(MountLock());
     if (target.mount->impl_->ns != this) return kEINVAL;
@@ -140,14 +141,14 @@ Result<void> MountNamespace::Attach(const VfsPath& target, const RefPtr<Mount>& 
     if (target.dentry->IsDetached()) return kENOENT;
     bool dir = target.dentry->inode_ptr()->is_dir();
     if (tree->impl_->root->inode_ptr()->is_dir() != dir) return kENOTDIR;
-    if (MountTree::All().size() > kMaxMounts) return kENOSPC;
+    if (MountTree::All(g).size() > kMaxMounts) return kENOSPC;
     Mount* at = target.mount.get();
     RefPtr<Dentry> point = target.dentry;
     while (Mount* covering = MountTree::ChildAt(*at, point.get())) {
       at = covering;
       point = covering->impl_->root;
     }
-    MountTree::AttachAndPropagate(tree, *at, point, this);
+    MountTree::AttachAndPropagate(tree, *at, point, this, g);
   }
   Changed(*impl_);
   return {};
@@ -173,6 +174,12 @@ Result<RefPtr<Mount>> MountNamespace::CloneDetached(const VfsPath& source, bool 
   return MountTree::Copy(m, source.dentry, recursive, MountTree::CopyKind::kKeep, false, nullptr);
 }
 
+Result<RefPtr<Mount>> MountNamespace::ClonePrivate(const VfsPath& source) {
+  WriterLock lock(MountLock());
+  if (source.mount->impl_->unbindable) return kEINVAL;
+  return MountTree::Copy(*source.mount, source.dentry, false, MountTree::CopyKind::kPrivate, false, nullptr);
+}
+
 Result<RefPtr<Mount>> MountNamespace::Bind(const VfsPath& target, const VfsPath& source, bool recursive) {
   RefPtr<Mount> copy = TRY(CloneDetached(source, recursive));
   TRY(Attach(target, copy));
@@ -194,7 +201,7 @@ Result<void> MountNamespace::Move(const VfsPath& target, const VfsPath& source) 
     if (target.mount->impl_->group != 0 && unbindable) return kEINVAL;
     RefPtr<Mount> keep(&m);
     MountTree::Detach(m, g);
-    MountTree::AttachAndPropagate(keep, *target.mount, target.dentry, this);
+    MountTree::AttachAndPropagate(keep, *target.mount, target.dentry, this, g);
     g.mounts.push_back(std::move(keep));
   }
   Changed(*impl_);
@@ -235,10 +242,11 @@ Result<void> MountNamespace::Unmount(const VfsPath& target, int flags, int own_r
 }
 
 Result<void> MountNamespace::ChangePropagation(const VfsPath& target, uint64_t type, bool recursive) {
+  MountTree::Graveyard g;
   {
     WriterLock lock(MountLock());
     if (!IsMountRoot(target)) return kEINVAL;
-    auto all = MountTree::All();
+    const auto& all = MountTree::All(g);
     auto change = [&](Mount& m) {
       Mount::Impl& i = *m.impl_;
       if (type == MS_SHARED) {
@@ -301,6 +309,7 @@ Result<void> MountNamespace::Remount(const VfsPath& target, uint64_t flags, bool
   }
   Mount& m = *target.mount;
   if (!bind_only) {
+    if ((flags & MS_RDONLY) == 0 && !m.fs().can_be_written()) return kEROFS;
     TRY(m.fs().Reconfigure(data));
     m.fs().set_read_only((flags & MS_RDONLY) != 0);
   }
@@ -391,6 +400,16 @@ std::string MountNamespace::PathName(const VfsPath& path, const VfsPath& root) c
     if (!(m == top.mount && d == top.dentry && root == top)) names.insert(0, "(unreachable)");
   }
   return names + out;
+}
+
+RefPtr<FileSystem> MountNamespace::FindFileSystem(DeviceId device) const {
+  RefPtr<FileSystem> found;
+  ReaderLock lock(MountLock());
+  MountTree::ForEach(*impl_->root, [&](Mount& m) {
+    const DeviceId d = m.fs().device();
+    if (d.major == device.major && d.minor == device.minor) found = RefPtr<FileSystem>(&m.fs());
+  });
+  return found;
 }
 
 std::vector<MountNamespace::MountInfo> MountNamespace::Snapshot(const VfsPath& root) const {

@@ -57,6 +57,8 @@ class MountNamespace : public RefCounted {
   Result<void> Unmount(const VfsPath& target, int flags, int own_refs = 0);
   // open_tree(OPEN_TREE_CLONE), fsmount: a mount that is in no namespace. Attach puts it at `target` (move_mount).
   static Result<RefPtr<Mount>> CloneDetached(const VfsPath& source, bool recursive);
+  // A mount of `source` that nobody else can reach or propagate to, for who stacks on it. kEINVAL when unbindable.
+  static Result<RefPtr<Mount>> ClonePrivate(const VfsPath& source);
   static RefPtr<Mount> MakeDetached(RefPtr<FileSystem> fs, std::string source, uint64_t flags);
   Result<void> Attach(const VfsPath& target, const RefPtr<Mount>& detached);
   // mount_setattr(2): sets and clears per-mount MS_* flags of the mount, with `recursive` of all below it.
@@ -73,6 +75,9 @@ class MountNamespace : public RefCounted {
 
   // "/a/b" of `path` as seen from `root`, with " (deleted)" and "(unreachable)" as d_path does.
   std::string PathName(const VfsPath& path, const VfsPath& root) const;
+
+  // ustat(2): what is mounted here with that device number; null when nothing is.
+  RefPtr<FileSystem> FindFileSystem(DeviceId device) const;
 
   // A snapshot for /proc/<pid>/{mounts,mountinfo,mountstats}.
   struct MountInfo {

@@ -66,13 +66,13 @@ RefPtr<Mount> MountTree::Make(RefPtr<FileSystem> fs, RefPtr<Dentry> root, std::s
   return m;
 }
 
-std::vector<RefPtr<Mount>> MountTree::All() {
-  std::vector<RefPtr<Mount>> all;
+const std::vector<RefPtr<Mount>>& MountTree::All(Graveyard& g) {
+  g.all.clear();
   MutexLock lock(Mounts().mu);
   for (Mount* m : Mounts().mounts) {
-    if (m->TryAddRef()) all.push_back(AdoptRef(m));
+    if (m->TryAddRef()) g.all.push_back(AdoptRef(m));
   }
-  return all;
+  return g.all;
 }
 
 int MountTree::NewGroup() {
@@ -206,16 +206,15 @@ std::vector<Receiver> ReceiversOf(const Mount& m, const std::vector<RefPtr<Mount
 }  // namespace
 
 void MountTree::AttachAndPropagate(const RefPtr<Mount>& tree, Mount& parent, const RefPtr<Dentry>& point,
-                                   MountNamespace* ns) {
-  std::vector<RefPtr<Mount>> all;
+                                   MountNamespace* ns, Graveyard& g) {
   if (parent.impl_->group != 0) {
-    all = All();
+    All(g);
     ForEach(*tree, [](Mount& m) {
       if (m.impl_->group == 0) m.impl_->group = NewGroup();
       m.impl_->unbindable = false;
     });
   }
-  for (const Receiver& r : ReceiversOf(parent, all)) {
+  for (const Receiver& r : ReceiversOf(parent, g.all)) {
     // Only where the place is visible.
     if (!r.mount->impl_->root->IsAncestorOf(*point)) continue;
     CopyKind kind = r.peer ? CopyKind::kPeer : r.mount->impl_->group != 0 ? CopyKind::kSharedSlave : CopyKind::kSlave;
@@ -235,17 +234,15 @@ void MountTree::AttachAndPropagate(const RefPtr<Mount>& tree, Mount& parent, con
 void MountTree::DetachAndPropagate(Mount& m, Graveyard& g) {
   Mount* parent = m.impl_->parent;
   RefPtr<Dentry> point = m.impl_->mount_point;
-  std::vector<RefPtr<Mount>> all;
-  if (parent != nullptr && parent->impl_->group != 0) all = All();
+  if (parent != nullptr && parent->impl_->group != 0) All(g);
   if (parent != nullptr) {
-    for (const Receiver& r : ReceiversOf(*parent, all)) {
+    for (const Receiver& r : ReceiversOf(*parent, g.all)) {
       Mount* copy = ChildAt(*r.mount, point.get());
       // A copy that has got something mounted on it stays.
       if (copy != nullptr && copy->impl_->root == m.impl_->root && copy->impl_->children.empty()) Detach(*copy, g);
     }
   }
   Detach(m, g);
-  for (RefPtr<Mount>& r : all) g.mounts.push_back(std::move(r));
 }
 
 }  // namespace moat

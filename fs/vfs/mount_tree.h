@@ -15,6 +15,7 @@ namespace moat {
 struct MountTree {
   struct Graveyard {
     std::vector<RefPtr<Mount>> mounts;
+    std::vector<RefPtr<Mount>> all;  // of MountTree::All
     std::vector<RefPtr<Dentry>> points;
   };
   enum class CopyKind { kPrivate, kKeep, kPeer, kSlave, kSharedSlave };
@@ -28,7 +29,7 @@ struct MountTree {
   static void Attach(const RefPtr<Mount>& tree, Mount& parent, const RefPtr<Dentry>& point, MountNamespace* ns);
   // Attach, and to all that receive from `parent`.
   static void AttachAndPropagate(const RefPtr<Mount>& tree, Mount& parent, const RefPtr<Dentry>& point,
-                                 MountNamespace* ns);
+                                 MountNamespace* ns, Graveyard& g);
   // Out of the tree, with all that is below (which stays attached to it), and at all that receive from its parent.
   static void DetachAndPropagate(Mount& m, Graveyard& g);
   static void Detach(Mount& m, Graveyard& g);
@@ -39,7 +40,7 @@ struct MountTree {
   static void ForEach(Mount& top, const std::function<void(Mount&)>& f);
   static bool IsBelow(const Mount& m, const Mount& top);  // or equal
   static int NewGroup();
-  static std::vector<RefPtr<Mount>> All();
+  static const std::vector<RefPtr<Mount>>& All(Graveyard& g);  // references that g gives back
 };
 
 }  // namespace moat

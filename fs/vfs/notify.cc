@@ -10,7 +10,7 @@ void EmitEvent(Inode& inode, uint32_t mask, uint32_t cookie, std::string_view na
   auto* hook = directory_hook.load(std::memory_order_acquire);
   if (hook != nullptr && inode.is_dir()) hook(inode, mask);
   RefPtr<Inode::Attachment> a = inode.attachment(Inode::Slot::kInotify);
-  if (a) static_cast<NotifySink*>(a.get())->OnEvent(mask, cookie, name);
+  if (a) static_cast<NotifySink*>(a.get())->OnEvent(mask & ~kRenamedWithin, cookie, name);
 }
 
 void EmitOnPath(const VfsPath& path, uint32_t mask) {

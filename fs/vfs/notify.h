@@ -36,6 +36,9 @@ inline bool AnyWatch() { return active_watches.load(std::memory_order_relaxed) !
 // sentry with the first such watch; must not block.
 inline std::atomic<void (*)(Inode& directory, uint32_t mask)> directory_hook{nullptr};
 
+// Beside IN_MOVED_FROM, for the hook alone: the name stays in its directory.
+inline constexpr uint32_t kRenamedWithin = 0x00100000;
+
 // To the watches of `inode` itself.
 void EmitEvent(Inode& inode, uint32_t mask, uint32_t cookie = 0, std::string_view name = {});
 // About an object: to the object's own watches, and by its name to those of its parent directory.

@@ -76,7 +76,7 @@ void NotifyMoved(Ends& e, Inode* replaced, bool exchange) {
   auto moved = [](Inode& a, std::string_view a_name, Inode& b, std::string_view b_name, Inode& what) {
     uint32_t dir = what.is_dir() ? IN_ISDIR : 0;
     uint32_t cookie = notify::NextCookie();
-    notify::EmitEvent(a, IN_MOVED_FROM | dir, cookie, a_name);
+    notify::EmitEvent(a, IN_MOVED_FROM | dir | (&a == &b ? notify::kRenamedWithin : 0), cookie, a_name);
     notify::EmitEvent(b, IN_MOVED_TO | dir, cookie, b_name);
     notify::EmitEvent(what, IN_MOVE_SELF);
   };

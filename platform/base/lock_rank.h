@@ -29,6 +29,14 @@ enum class LockRank : int {
   kFile = 410,          // per file description (offset)
   kTty = 420,
   kAppend = 430,  // one O_APPEND write of an inode at a time
+  // An overlay that a guest mounted works on its layers through the VFS: its own locks are outside of theirs, and
+  // those of an overlay on an overlay (2) outside of both.
+  kStackedRename2 = 431,
+  kStackedDirectory2 = 432,
+  kStackedCopyUp2 = 433,  // a copy's way to its place, against removals of the name
+  kStackedRename1 = 434,
+  kStackedDirectory1 = 435,
+  kStackedCopyUp1 = 436,
   kRename = 440,  // one per file system: cross-directory rename
   kMountTree = 450,
   kDirectory = 460,  // directory contents (an inode's children)

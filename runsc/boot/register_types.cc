@@ -2,6 +2,7 @@
 
 #include "fs/devfs/devfs.h"
 #include "fs/devpts/devpts.h"
+#include "fs/overlay/guest_overlay.h"
 #include "fs/pipe/pipe.h"
 #include "fs/tmpfs/tmpfs.h"
 #include "sentry/ipc/mqueue_namespace.h"
@@ -17,6 +18,7 @@ namespace moat {
 void RegisterTypes(Kernel& kernel) {
   RegisterDevices(FillRandom);
   RegisterTmpfs(kernel.memory_file());
+  RegisterGuestOverlay();
   RegisterFifos();
   RegisterDevpts();
   RegisterProcfs(kernel);

@@ -85,7 +85,7 @@ void OnChange(Inode& inode, uint32_t mask) {
   if (mask & IN_ATTRIB) events |= DN_ATTRIB;
   if (mask & (IN_CREATE | IN_MOVED_TO)) events |= DN_CREATE;
   if (mask & (IN_DELETE | IN_MOVED_FROM)) events |= DN_DELETE;
-  if (mask & IN_MOVED_FROM) events |= DN_RENAME;
+  if (mask & notify::kRenamedWithin) events |= DN_RENAME;
   if (events != 0) Table::Get().OnEvent(inode, events);
 }
 

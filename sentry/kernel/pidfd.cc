@@ -11,6 +11,15 @@ namespace moat {
 PidFile::PidFile(VfsPath path, int flags, Kernel& kernel, RefPtr<Pid> pid)
     : File(std::move(path), OpenFlags{flags}), kernel_(kernel), pid_(std::move(pid)) {}
 
+Result<RefPtr<Pid>> ProcessOf(File& f) {
+  if (PidFile* pidfd = PidFile::Cast(f)) return pidfd->pid();
+  RefPtr<Inode> inode = f.inode();
+  auto* directory = dynamic_cast<ProcessDirectory*>(inode.get());
+  RefPtr<Pid> pid = directory != nullptr ? directory->pid() : nullptr;
+  if (!pid) return kEBADF;
+  return pid;
+}
+
 Result<RefPtr<PidFile>> PidFile::Create(Kernel& kernel, RefPtr<Pid> pid, int flags) {
   return MakeRef<PidFile>(AnonInodePath("pidfd"), flags, kernel, std::move(pid));
 }

@@ -9,6 +9,17 @@ namespace moat {
 
 class Kernel;
 
+// What stands for a process besides a pidfd: an inode of /proc/<pid>, for pidfd_send_signal(2).
+class ProcessDirectory {
+ public:
+  virtual ~ProcessDirectory() = default;
+  // Null when it does not stand for a process (a thread's directory).
+  virtual RefPtr<Pid> pid() = 0;
+};
+
+// The process that a pidfd, or a descriptor of its directory in /proc, refers to. kEBADF.
+Result<RefPtr<Pid>> ProcessOf(File& f);
+
 class PidFile final : public File {
  public:
   PidFile(VfsPath path, int flags, Kernel& kernel, RefPtr<Pid> pid);

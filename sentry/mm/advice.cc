@@ -29,8 +29,6 @@ constexpr FlagAdvice kFlagAdvice[] = {
     {MADV_DODUMP, 0, kVmaDontDump},
     {MADV_HUGEPAGE, kVmaHugePage, kVmaNoHugePage},
     {MADV_NOHUGEPAGE, kVmaNoHugePage, kVmaHugePage},
-    {MADV_MERGEABLE, kVmaMergeable, 0},
-    {MADV_UNMERGEABLE, 0, kVmaMergeable},
 };
 
 const FlagAdvice* FindFlagAdvice(int advice) {
@@ -52,13 +50,30 @@ bool Known(int advice) {
     case kMadvDontneedLocked:
       return true;
     default:
-      // MADV_COLLAPSE without huge pages, poisoning and what is newer: as a kernel without them answers.
+      // MADV_COLLAPSE without huge pages, MADV_MERGEABLE without KSM, poisoning and what is newer: as a kernel without
+      // them answers.
       return FindFlagAdvice(advice) != nullptr;
+  }
+}
+
+// Advice that loses what is in the pages, which mseal(2) forbids where they could not be written.
+bool Discards(int advice) {
+  switch (advice) {
+    case MADV_FREE:
+    case MADV_DONTNEED:
+    case kMadvDontneedLocked:
+    case MADV_REMOVE:
+    case MADV_DONTFORK:
+    case MADV_WIPEONFORK:
+      return true;
+    default:
+      return false;
   }
 }
 
 // What the area of a kind cannot take.
 Errno Refusal(const Vma& vma, int advice) {
+  if (vma.Has(kVmaSealed) && vma.anonymous_private() && (vma.prot & PROT_WRITE) == 0 && Discards(advice)) return kEPERM;
   const bool locked = vma.Has(kVmaLocked);
   switch (advice) {
     case MADV_DONTNEED:

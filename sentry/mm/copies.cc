@@ -137,6 +137,16 @@ size_t MemoryManager::ForceCopyOut(GuestAddr dst, const void* src, size_t n) {
   });
 }
 
+void MemoryManager::CommitPages(GuestAddr start, GuestAddr end) {
+  // A load through the sentry's own shared view of the memory file fills a hole.
+  (void)Walk(start, end - start, Access::kRead, [](const std::byte* p, size_t length, size_t) {
+    for (size_t at = 0; at < length; at += kPageSize) {
+      if (!SafeLoad32(p + at).ok()) return at;
+    }
+    return length;
+  });
+}
+
 Result<size_t> MemoryManager::WithSegments(GuestAddr addr, size_t n, bool to_guest, SegmentIo io) {
   if (n == 0) return io(nullptr, 0);
   if (addr >= env_.max_address) return kEFAULT;

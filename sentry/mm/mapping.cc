@@ -64,6 +64,7 @@ Result<GuestAddr> MemoryManager::Mmap(const MmapRequest& request, const MmLimits
       if (start < env_.min_address) return kEPERM;
       if (vmas_.Overlaps(start, end)) {
         if ((request.flags & MAP_FIXED_NOREPLACE) != 0) return kEEXIST;
+        if (AnySealed(start, end)) return kEPERM;
         for (auto it = vmas_.FirstAbove(start); it != vmas_.end() && it->second.start < end; ++it)
           replaced += std::min(end, it->second.end) - std::max(start, it->second.start);
       }
@@ -102,6 +103,7 @@ Result<void> MemoryManager::Munmap(GuestAddr addr, uint64_t length, Context* cal
   if (rounded == 0 || !ValidRange(addr, rounded, &end)) return kEINVAL;
   {
     MutexLock mapping(mapping_mu_);
+    if (AnySealed(addr, end)) return kEPERM;
     RemoveMappings(addr, end);
   }
   return Finish(caller);
@@ -159,6 +161,10 @@ Result<void> MemoryManager::Mprotect(GuestAddr addr, uint64_t length, int prot, 
         verdict = kEACCES;
         break;
       }
+      if (vma.Has(kVmaSealed)) {
+        verdict = kEPERM;
+        break;
+      }
       if (bits != vma.prot) {
         Vma changed = vma;
         changed.prot = bits;
@@ -205,6 +211,7 @@ GuestAddr MemoryManager::Brk(GuestAddr addr, const MmLimits& limits, Context* ca
     old_end = PageCeil(brk_);
     new_end = PageCeil(addr);
     if (new_end < old_end) {
+      if (AnySealed(new_end, old_end)) return brk_;
       RemoveMappings(new_end, old_end);
     } else if (new_end > old_end) {
       // A page of distance to what lies above, as Linux keeps.

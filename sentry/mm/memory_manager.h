@@ -138,6 +138,10 @@ class MemoryManager final : public RefCounted, public GuestMemory, public Mappin
   Result<void> Munmap(GuestAddr addr, uint64_t length, Context* caller);
   // `prot` may carry PROT_GROWSDOWN or PROT_GROWSUP.
   Result<void> Mprotect(GuestAddr addr, uint64_t length, int prot, const MmLimits& limits, Context* caller);
+  Result<void> Mseal(GuestAddr addr, uint64_t length);
+  // `offset` in bytes: the object of the shared mapping at `addr` from there.
+  Result<void> RemapFilePages(GuestAddr addr, uint64_t length, uint64_t offset, const MmLimits& limits,
+                              Context* caller);
   Result<GuestAddr> Mremap(GuestAddr old_addr, uint64_t old_length, uint64_t new_length, int flags, GuestAddr new_addr,
                            const MmLimits& limits, Context* caller);
   Result<void> Madvise(GuestAddr addr, uint64_t length, int advice, Context* caller);
@@ -286,11 +290,15 @@ class MemoryManager final : public RefCounted, public GuestMemory, public Mappin
   // Flushes the host operations and then lets go of what was deferred before.
   Result<void> Finish(Context* caller) ABSL_LOCKS_EXCLUDED(mapping_mu_, pages_mu_);
   void NoteLimits(const MmLimits& limits) { stack_limit_.store(limits.stack, std::memory_order_relaxed); }
+  // True when mseal(2) forbids to unmap, move or protect some of the range.
+  bool AnySealed(GuestAddr start, GuestAddr end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mapping_mu_);
   // Replaces `vma`'s attributes in [start, end) by what `change` makes of them; areas are split and joined.
   void ChangeVmas(GuestAddr start, GuestAddr end, absl::FunctionRef<void(Vma&)> change)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mapping_mu_);
   // Makes [start, end) present (and writable); how far that worked.
   FaultOutcome Populate(GuestAddr start, GuestAddr end, bool write) ABSL_LOCKS_EXCLUDED(mapping_mu_, pages_mu_);
+  // Gives pages of the memory file that are mapped there memory behind them.
+  void CommitPages(GuestAddr start, GuestAddr end) ABSL_LOCKS_EXCLUDED(mapping_mu_, pages_mu_);
   Result<void> ResizeCheck(const Vma& vma, uint64_t old_length, uint64_t new_length, const MmLimits& limits)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mapping_mu_);
   Result<void> MoveMapping(GuestAddr from, uint64_t old_length, GuestAddr to, uint64_t new_length, bool keep_old)

@@ -74,6 +74,7 @@ Result<GuestAddr> MemoryManager::MremapLocked(GuestAddr old_addr, uint64_t old_l
   }
   if (keep_old && (it->second.kind != VmaKind::kPlain && it->second.kind != VmaKind::kHeap)) return kEINVAL;
 
+  if (AnySealed(old_addr, std::max(old_end, old_addr + 1)) || (fixed && AnySealed(new_addr, new_end))) return kEPERM;
   if (fixed) {
     RemoveMappings(new_addr, new_end);
     it = vmas_.Find(old_addr);

@@ -31,11 +31,28 @@ void MarkCommitted(int fd, FileRange range, uint8_t* pages) {
 
 FaultOutcome MemoryManager::Populate(GuestAddr start, GuestAddr end, bool write) {
   for (GuestAddr at = start; at < end;) {
-    FaultOutcome outcome = Resolve(at, write ? Access::kWrite : Access::kRead);
+    bool store = write;
+    {
+      // Private memory that may be written gets its own pages now (Linux's populate_vma_page_range).
+      MutexLock mapping(mapping_mu_);
+      VmaSet::iterator vma = vmas_.Find(at);
+      if (vma != vmas_.end() && !vma->second.shared() && (vma->second.prot & PROT_WRITE) != 0) store = true;
+    }
+    FaultOutcome outcome = Resolve(at, store ? Access::kWrite : Access::kRead);
     if (!outcome.resolved()) return outcome;
-    MutexLock pages(pages_mu_);
-    PageMap::iterator it = pages_.Find(at);
-    at = it == pages_.end() ? at + kPageSize : it->second.end;
+    GuestAddr next = at + kPageSize;
+    bool commit = false;
+    {
+      MutexLock pages(pages_mu_);
+      PageMap::iterator it = pages_.Find(at);
+      if (it != pages_.end()) {
+        next = std::min(it->second.end, end);
+        // Private memory that is only read would be the page of zeros: it stays a hole.
+        commit = it->second.in_memory_file && (store || !it->second.owned);
+      }
+    }
+    if (commit) CommitPages(at, next);
+    at = next;
   }
   return {};
 }

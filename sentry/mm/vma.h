@@ -46,10 +46,10 @@ inline constexpr VmaFlag kVmaWipeOnFork = 1u << 6;
 inline constexpr VmaFlag kVmaDontDump = 1u << 7;
 inline constexpr VmaFlag kVmaHugePage = 1u << 8;
 inline constexpr VmaFlag kVmaNoHugePage = 1u << 9;
-inline constexpr VmaFlag kVmaMergeable = 1u << 10;
 inline constexpr VmaFlag kVmaSequential = 1u << 11;
 inline constexpr VmaFlag kVmaRandom = 1u << 12;
 inline constexpr VmaFlag kVmaAccounted = 1u << 13;  // counted by the commit account
+inline constexpr VmaFlag kVmaSealed = 1u << 14;     // mseal(2)
 
 struct Vma {
   GuestAddr start = 0;

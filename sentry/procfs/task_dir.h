@@ -4,6 +4,7 @@
 #define MOAT_SENTRY_PROCFS_TASK_DIR_H_
 
 #include "fs/pseudofs/text_file.h"
+#include "sentry/kernel/pidfd.h"
 #include "sentry/procfs/procfs.h"
 
 namespace moat {
@@ -41,11 +42,12 @@ bool IsGone(Task& task);
 // kEACCES unless the caller may look into `task`; kESRCH once it is gone.
 Result<void> CheckTaskAccess(const VfsContext& ctx, Task& task);
 
-class TaskDir final : public PseudoDir {
+class TaskDir final : public PseudoDir, public ProcessDirectory {
  public:
   TaskDir(ProcFs& fs, RefPtr<Task> task, bool thread);
   Result<RefPtr<Inode>> Lookup(const VfsContext& ctx, std::string_view name) override;
   Result<void> List(const VfsContext& ctx, int64_t from, std::vector<PseudoEntry>& out) override;
+  RefPtr<Pid> pid() override { return thread_ ? nullptr : RefPtr<Pid>(&task_->thread_group().pid()); }
 
  protected:
   void Owner(Kuid& uid, Kgid& gid) override;

@@ -111,7 +111,7 @@ std::string Flags(const Vma& v) {
   add(v.Has(kVmaWipeOnFork), "wf");
   add(v.Has(kVmaHugePage), "hg");
   add(v.Has(kVmaNoHugePage), "nh");
-  add(v.Has(kVmaMergeable), "mg");
+  add(v.Has(kVmaSealed), "sl");
   return f;
 }
 

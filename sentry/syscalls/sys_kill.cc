@@ -140,15 +140,14 @@ Result<int64_t> SysRtTgsigqueueinfo(Task& t, int tgid, int tid, SignalNum signal
 Result<int64_t> SysPidfdSendSignal(Task& t, FdNum fd, SignalNum signal, UserIn<abi::SigInfo> info_at, unsigned flags) {
   if (flags != 0) return kEINVAL;
   const int signo = Raw(signal);
-  RefPtr<File> file = TRY(t.GetFile(ToInt(fd)));
-  PidFile* pidfd = PidFile::Cast(*file);
-  if (pidfd == nullptr) return kEBADF;
+  RefPtr<File> file = TRY(t.GetFileNotPath(ToInt(fd)));
+  RefPtr<Pid> pid = TRY(ProcessOf(*file));
   RefPtr<ThreadGroup> group;
   {
     MutexLock lock(t.kernel().tree_mutex());
-    group = RefPtr<ThreadGroup>(pidfd->pid()->thread_group);
+    group = RefPtr<ThreadGroup>(pid->thread_group);
   }
-  if (pidfd->pid()->NrIn(*t.pid_ns()) == 0) return kEINVAL;  // not visible from here
+  if (pid->NrIn(*t.pid_ns()) == 0) return kEINVAL;  // not visible from here
   SigInfo info;
   if (info_at) {
     info = TRY(info_at.Read(t.memory()));

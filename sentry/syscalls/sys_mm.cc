@@ -130,6 +130,18 @@ Result<int64_t> SysMadvise(Task& t, GuestAddr addr, size_t length, int advice) {
   return 0;
 }
 
+Result<int64_t> SysMseal(Task& t, GuestAddr addr, size_t length, uint64_t flags) {
+  if (flags != 0) return kEINVAL;
+  TRY(t.memory().Mseal(addr, length));
+  return 0;
+}
+
+Result<int64_t> SysRemapFilePages(Task& t, GuestAddr addr, size_t length, int prot, size_t page_offset, int) {
+  if (prot != 0 || page_offset > UINT64_MAX / kPageSize) return kEINVAL;
+  TRY(t.memory().RemapFilePages(addr, length, page_offset * kPageSize, t.mm_limits(), &t.context()));
+  return 0;
+}
+
 Result<int64_t> SysMincore(Task& t, GuestAddr addr, size_t length, GuestAddr vec) {
   // In pieces: the range may be as large as the address space, the sentry's buffer may not.
   constexpr uint64_t kPiece = 64 << 20;

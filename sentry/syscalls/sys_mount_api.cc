@@ -22,29 +22,26 @@ constexpr uint64_t kKnownAttributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MO
 // A file system that is being configured.
 class ConfigFile final : public File {
  public:
-  ConfigFile(std::string type) : File(AnonInodePath("fscontext"), OpenFlags{O_RDWR}), type_(std::move(type)) {}
+  ConfigFile(FileSystemType& type) : File(AnonInodePath("fscontext"), OpenFlags{O_RDWR}), type_(type) {}
 
-  Result<void> SetString(std::string_view key, std::string value) {
+  Result<void> Set(const VfsContext& ctx, MountParameter p) {
+    bool generic = p.is_flag ? p.key == "ro" || p.key == "rw" : p.key == "source" && !p.place;
+    if (!generic) TRY(type_.CheckParameter(ctx, p));
     MutexLock lock(mu_);
     if (fs_) return kEBUSY;
-    if (key == "source") {
-      if (!request_.source.empty()) return kEINVAL;
-      request_.source = std::move(value);
-      return {};
-    }
-    AppendLocked(std::string(key) + "=" + value);
-    return {};
-  }
-  Result<void> SetFlag(std::string_view key) {
-    MutexLock lock(mu_);
-    if (fs_) return kEBUSY;
-    if (key == "ro" || key == "rw") {
-      request_.flags = key == "ro" ? request_.flags | kReadOnly : request_.flags & ~kReadOnly;
+    if (!generic) {
+      std::string item = p.is_flag ? p.key : p.key + "=" + p.value;
+      request_.data += (request_.data.empty() ? "" : ",") + std::move(item);
+      request_.parameters.push_back(std::move(p));
+    } else if (p.is_flag) {
+      request_.flags = p.key == "ro" ? request_.flags | kReadOnly : request_.flags & ~kReadOnly;
     } else {
-      AppendLocked(std::string(key));
+      if (!request_.source.empty()) return kEINVAL;
+      request_.source = std::move(p.value);
     }
     return {};
   }
+  bool takes_descriptors() const { return type_.takes_descriptors(); }
   Result<void> CreateFs(const VfsContext& ctx) {
     MountRequest request;
     {
@@ -52,7 +49,7 @@ class ConfigFile final : public File {
       if (fs_) return kEBUSY;
       request = request_;
     }
-    RefPtr<FileSystem> fs = TRY(vfs::MakeFileSystem(ctx, type_, request));
+    RefPtr<FileSystem> fs = TRY(vfs::MakeFileSystem(ctx, type_.name(), request));
     MutexLock lock(mu_);
     if (fs_) return kEBUSY;
     fs->set_read_only((request.flags & kReadOnly) != 0);
@@ -69,10 +66,7 @@ class ConfigFile final : public File {
   }
 
  private:
-  void AppendLocked(std::string item) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    request_.data += (request_.data.empty() ? "" : ",") + std::move(item);
-  }
-  const std::string type_;
+  FileSystemType& type_;  // lives for ever
   Mutex mu_{LockRank::kLeaf};
   MountRequest request_ ABSL_GUARDED_BY(mu_);
   RefPtr<FileSystem> fs_ ABSL_GUARDED_BY(mu_);
@@ -118,8 +112,9 @@ Result<int64_t> SysFsopen(Task& t, UserString name, unsigned flags) {
   TRY(vfs::CheckMayMount(fs));
   if (flags & ~FSOPEN_CLOEXEC) return kEINVAL;
   std::string type = TRY(name.Read(t.memory(), kPageSize));
-  if (vfs::FindFileSystemType(type) == nullptr) return kENODEV;
-  return TRY(t.InstallFd(MakeRef<ConfigFile>(std::move(type)), (flags & FSOPEN_CLOEXEC) != 0));
+  FileSystemType* found = vfs::FindFileSystemType(type);
+  if (found == nullptr) return kENODEV;
+  return TRY(t.InstallFd(MakeRef<ConfigFile>(*found), (flags & FSOPEN_CLOEXEC) != 0));
 }
 
 Result<int64_t> SysFsconfig(Task& t, FdNum fd, unsigned command, UserString key, UserString value, int aux) {
@@ -130,12 +125,20 @@ Result<int64_t> SysFsconfig(Task& t, FdNum fd, unsigned command, UserString key,
   switch (command) {
     case FSCONFIG_SET_FLAG:
       if (!key || value || aux != 0) return kEINVAL;
-      TRY(config.SetFlag(TRY(key.Read(t.memory(), 256))));
+      TRY(config.Set(fs, {.key = TRY(key.Read(t.memory(), 256)), .is_flag = true}));
       return 0;
     case FSCONFIG_SET_STRING:
       if (!key || !value || aux != 0) return kEINVAL;
-      TRY(config.SetString(TRY(key.Read(t.memory(), 256)), TRY(value.Read(t.memory(), 256))));
+      TRY(config.Set(fs, {.key = TRY(key.Read(t.memory(), 256)), .value = TRY(value.Read(t.memory(), 256))}));
       return 0;
+    case FSCONFIG_SET_FD: {
+      if (!key || value || aux < 0) return kEINVAL;
+      std::string name = TRY(key.Read(t.memory(), 256));
+      RefPtr<File> given = TRY(t.GetFile(aux));
+      if (!config.takes_descriptors()) return kEINVAL;
+      TRY(config.Set(fs, {.key = std::move(name), .value = "", .is_flag = false, .place = given->path()}));
+      return 0;
+    }
     case FSCONFIG_CMD_CREATE:
       if (key || value || aux != 0) return kEINVAL;
       TRY(vfs::CheckMayMount(fs));

@@ -138,6 +138,18 @@ Result<int64_t> ToPipe(Task& t, File& in, Position& from, PipeEnd& out, size_t c
   return n;
 }
 
+// vmsplice waits for room, but only for some: what does not fit then is the caller's to offer again.
+Result<int64_t> ToPipeOnce(Task& t, File& out, IoSource& src, bool block) {
+  Pipe& pipe = PipeEnd::Of(out)->pipe();
+  for (;;) {
+    TRY(MaybeBlock(t, out, EPOLLOUT, block, [&]() -> Result<void> {
+      return pipe.Room() != 0 || !pipe.HasReaders() ? Result<void>() : kEAGAIN;
+    }));
+    Result<int64_t> n = WriteFile(t, out, src, {}, false);
+    if (n.ok() || n.error() != kEAGAIN || !block || out.nonblocking()) return n;
+  }
+}
+
 Result<RefPtr<File>> OpenFor(Task& t, FdNum fd, bool write) {
   RefPtr<File> f = TRY(t.GetFileNotPath(ToInt(fd)));
   if (write ? !f->writable() : !f->readable()) return kEBADF;
@@ -226,7 +238,7 @@ Result<int64_t> SysVmsplice(Task& t, FdNum fd, GuestAddr array, size_t count, un
   bool block = (flags & SPLICE_F_NONBLOCK) == 0;
   if (file->writable()) {
     GuestIoSource src(t.memory(), vector.ranges());
-    return WriteFile(t, *file, src, {}, block);
+    return ToPipeOnce(t, *file, src, block);
   }
   GuestIoDest dst(t.memory(), vector.ranges());
   return ReadFile(t, *file, dst, {}, block);

@@ -262,6 +262,22 @@ TEST_F(Inotify, FcntlNotifySignalsChangesOfADirectory) {
   EXPECT_EQ(fcntl(file.get(), F_NOTIFY, DN_CREATE), -1);
   EXPECT_EQ(errno, ENOTDIR);
 }
+TEST_F(Inotify, FcntlNotifyOfRenamesIsWithinTheDirectory) {
+  struct sigaction action = {};
+  action.sa_sigaction = OnDirectoryChange;
+  action.sa_flags = SA_SIGINFO;
+  ASSERT_OK(sigaction(SIGRTMIN + 2, &action, nullptr));
+  dir_.Dir("sub");
+  dir_.File("a", "");
+  const ScopedFd dir(open(dir_.path().c_str(), O_RDONLY | O_DIRECTORY));
+  ASSERT_OK(fcntl(dir.get(), F_SETSIG, SIGRTMIN + 2));
+  ASSERT_OK(fcntl(dir.get(), F_NOTIFY, DN_RENAME | DN_MULTISHOT));
+  changes_signalled = 0;
+  ASSERT_OK(rename(dir_.Join("a").c_str(), dir_.Join("sub/a").c_str()));
+  EXPECT_EQ(changes_signalled, 0);
+  ASSERT_OK(rename(dir_.Join("sub").c_str(), dir_.Join("moved").c_str()));
+  EXPECT_EQ(changes_signalled, 1);
+}
 
 }  // namespace
 }  // namespace moat::guest

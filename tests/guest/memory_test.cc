@@ -7,6 +7,9 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <vector>
+
 #include "tests/guest/support/child.h"
 #include "tests/guest/support/mapping.h"
 #include "tests/guest/support/raw_calls.h"
@@ -181,6 +184,12 @@ TEST(Mincore, TouchedPagesAreResident) {
   ASSERT_OK(mincore(m.data(), 3 * kPage, vec));
   EXPECT_EQ(vec[1] & 1, 1);
 }
+TEST(Madvise, MergeableIsRefusedWithoutKsm) {
+  const Mapping m(kPage);
+  if (Exists("/sys/kernel/mm/ksm")) GTEST_SKIP() << "this Linux merges pages";
+  EXPECT_FAIL(madvise(m.data(), kPage, MADV_MERGEABLE), EINVAL);
+  EXPECT_FAIL(madvise(m.data(), kPage, MADV_UNMERGEABLE), EINVAL);
+}
 TEST(Mincore, Errors) {
   const Mapping m(3 * kPage);
   unsigned char vec[3];
@@ -197,6 +206,32 @@ TEST(Mlock, LocksAndUnlocks) {
   EXPECT_OK(mlock2(m.data(), kPage, MLOCK_ONFAULT));
   EXPECT_FAIL(mlock2(m.data(), kPage, 0x80), EINVAL);
   EXPECT_OK(munlock(m.data(), 2 * kPage));
+}
+bool AllResident(const Mapping& m) {
+  std::vector<unsigned char> pages(m.size() / kPage);
+  EXPECT_OK(mincore(m.data(), m.size(), pages.data()));
+  return std::all_of(pages.begin(), pages.end(), [](unsigned char p) { return (p & 1) != 0; });
+}
+TEST(Mlock, LockedPagesAreResident) {
+  const Mapping m(16 * kPage);
+  EXPECT_FALSE(AllResident(m));
+  ASSERT_OK(mlock(m.data(), m.size()));
+  EXPECT_TRUE(AllResident(m));
+}
+TEST(Mlock, PopulatedPagesAreResident) {
+  EXPECT_TRUE(AllResident(Mapping(16 * kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE)));
+  EXPECT_TRUE(AllResident(Mapping(16 * kPage, PROT_READ, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE)));
+  const Mapping advised(16 * kPage);
+  ASSERT_OK(madvise(advised.data(), advised.size(), MADV_POPULATE_WRITE));
+  EXPECT_TRUE(AllResident(advised));
+}
+TEST(Mlock, PopulatedPrivateFilePagesAreTheProcesssOwn) {
+  const TempDir dir;
+  const std::string path = dir.File("f", std::string(4 * kPage, 'a'));
+  const ScopedFd fd(open(path.c_str(), O_RDWR));
+  const Mapping m(4 * kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_POPULATE, fd.get());
+  ASSERT_EQ(pwrite(fd.get(), "b", 1, kPage), 1);
+  EXPECT_EQ(m.page(1)[0], 'a');
 }
 TEST(Mlock, HoleIsEnomem) {
   const Mapping m(3 * kPage);

@@ -288,6 +288,55 @@ TEST_F(Mmap, MsyncOfHole) {
   ASSERT_OK(munmap(m.page(1), kPage));
   EXPECT_FAIL(msync(m.data(), 2 * kPage, MS_SYNC), ENOMEM);
 }
+TEST_F(Mmap, RemapFilePagesShowsAnotherPage) {
+  Mapping m(2 * kPage, PROT_READ, MAP_SHARED, fd());
+  ASSERT_EQ(m.page(0)[0], 'a');
+  ASSERT_OK(syscall(SYS_remap_file_pages, m.page(0), kPage, 0, 1, 0));
+  EXPECT_EQ(m.page(0)[0], 'b');
+  EXPECT_EQ(m.page(1)[0], 'b');
+  ASSERT_OK(syscall(SYS_remap_file_pages, m.data(), 2 * kPage, 0, 0, 0));
+  EXPECT_EQ(m.page(0)[0], 'a');
+  EXPECT_FAIL(syscall(SYS_remap_file_pages, m.data(), kPage, PROT_READ, 0, 0), EINVAL);
+  EXPECT_FAIL(syscall(SYS_remap_file_pages, m.data(), 0, 0, 0, 0), EINVAL);
+  const Mapping own(kPage);
+  EXPECT_FAIL(syscall(SYS_remap_file_pages, own.data(), kPage, 0, 0, 0), EINVAL);
+}
+constexpr long kMseal = 462;  // mseal(2), since Linux 6.10
+TEST_F(Mmap, SealedMemoryStaysAsItIs) {
+  EXPECT_TRUE(PassesInChild([&] {  // the sealed pages go with the child
+    char* const p = Mapping(3 * kPage, PROT_READ).Release();
+    char* const q = p + kPage;
+    const long sealed = syscall(kMseal, q, kPage, 0);
+    if (sealed == -1 && errno == ENOSYS) return;
+    ASSERT_OK(sealed);
+    EXPECT_FAIL(mprotect(q, kPage, PROT_READ | PROT_WRITE), EPERM);
+    EXPECT_FAIL(munmap(p, 3 * kPage), EPERM);
+    EXPECT_TRUE(Fails(Map(q, kPage, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED), EPERM));
+    EXPECT_TRUE(Fails(mremap(q, kPage, 2 * kPage, MREMAP_MAYMOVE), EPERM));
+    EXPECT_TRUE(Fails(mremap(p, kPage, kPage, MREMAP_MAYMOVE | MREMAP_FIXED, q), EPERM));
+    EXPECT_FAIL(madvise(q, kPage, MADV_DONTNEED), EPERM);
+    EXPECT_OK(madvise(q, kPage, MADV_RANDOM));
+    Touch(p);
+    EXPECT_OK(munmap(p, kPage));
+    EXPECT_OK(munmap(q + kPage, kPage));
+    EXPECT_OK(syscall(kMseal, q, kPage, 0));
+    EXPECT_FAIL(syscall(kMseal, q, 2 * kPage, 0), ENOMEM);
+    EXPECT_FAIL(syscall(kMseal, q + 1, kPage, 0), EINVAL);
+    EXPECT_FAIL(syscall(kMseal, q, kPage, 1), EINVAL);
+    EXPECT_OK(syscall(kMseal, q, 0, 0));
+  }));
+}
+TEST_F(Mmap, SealedWritableMemoryMayBeDiscarded) {
+  EXPECT_TRUE(PassesInChild([&] {
+    char* const p = Mapping(kPage).Release();
+    const long sealed = syscall(kMseal, p, kPage, 0);
+    if (sealed == -1 && errno == ENOSYS) return;
+    p[0] = 1;
+    EXPECT_OK(madvise(p, kPage, MADV_DONTNEED));
+    EXPECT_EQ(p[0], 0);
+    EXPECT_FAIL(munmap(p, kPage), EPERM);
+  }));
+}
 TEST_F(Mmap, BrkGrowsAndShrinks) {
   EXPECT_TRUE(PassesInChild([] {
     const uintptr_t start = syscall(SYS_brk, 0);

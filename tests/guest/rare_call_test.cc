@@ -163,6 +163,33 @@ TEST(RareCall, OlderForms) {
   EXPECT_FAIL(syscall(SYS_restart_syscall), EINTR);  // nothing is there to restart
   sync();
 }
+TEST(RareCall, SysfsNamesFileSystemTypes) {
+  const long count = syscall(SYS_sysfs, 3);
+  ASSERT_GT(count, 0);
+  const long tmpfs = syscall(SYS_sysfs, 1, "tmpfs");
+  ASSERT_OK(tmpfs);
+  EXPECT_LT(tmpfs, count);
+  char name[256];
+  ASSERT_OK(syscall(SYS_sysfs, 2, tmpfs, name));
+  EXPECT_STREQ(name, "tmpfs");
+  EXPECT_FAIL(syscall(SYS_sysfs, 1, "no-such-fs"), EINVAL);
+  EXPECT_FAIL(syscall(SYS_sysfs, 2, count, name), EINVAL);
+  EXPECT_FAIL(syscall(SYS_sysfs, 2, tmpfs, BadPointer()), EFAULT);
+  EXPECT_FAIL(syscall(SYS_sysfs, 9), EINVAL);
+}
+TEST(RareCall, Ustat) {
+  struct stat root;
+  ASSERT_OK(stat("/proc", &root));
+  struct {
+    int32_t free_blocks;
+    uint64_t free_inodes;
+    char names[12];
+  } out = {-1, 1, {}};
+  ASSERT_OK(syscall(SYS_ustat, static_cast<unsigned>(root.st_dev), &out));
+  EXPECT_EQ(out.free_blocks, 0);
+  EXPECT_FAIL(syscall(SYS_ustat, static_cast<unsigned>(root.st_dev), BadPointer()), EFAULT);
+  EXPECT_FAIL(syscall(SYS_ustat, ~0u, &out), EINVAL);
+}
 TEST(RareCall, SymlinkXattrForms) {
   const TempDir dir;
   ASSERT_OK(symlink("nowhere", dir.Join("l").c_str()));

@@ -131,6 +131,14 @@ TEST_F(Splice, VmspliceIntoPipe) {
   EXPECT_EQ(vmsplice(w_.get(), iov, 2, 0), 11);
   EXPECT_EQ(FromPipe(), "user memory");
 }
+TEST_F(Splice, VmspliceOfMoreThanFitsTakesWhatFits) {
+  std::string data(256 << 10, 'v');
+  const iovec iov = {data.data(), data.size()};
+  const ssize_t first = vmsplice(w_.get(), &iov, 1, 0);  // would block, if it waited for all
+  EXPECT_GT(first, 0);
+  EXPECT_LT(first, static_cast<ssize_t>(data.size()));
+  EXPECT_FAIL(vmsplice(w_.get(), &iov, 1, SPLICE_F_NONBLOCK), EAGAIN);
+}
 TEST_F(Splice, VmspliceOutOfPipe) {
   ASSERT_EQ(write(w_.get(), "data", 4), 4);
   char b[8] = {};

@@ -271,6 +271,19 @@ TEST(Pidfd, SendSignal) {
   EXPECT_EQ(WTERMSIG(WaitStatus(child)), SIGTERM);
   EXPECT_FAIL(PidfdSendSignal(fd.get(), 0), ESRCH);
 }
+TEST(Pidfd, ADirectoryOfProcStandsForItsProcess) {
+  const PausedChild child;
+  const std::string path = "/proc/" + std::to_string(child.pid());
+  const ScopedFd process(open(path.c_str(), O_RDONLY | O_DIRECTORY));
+  ASSERT_OK(process.get());
+  EXPECT_OK(PidfdSendSignal(process.get(), 0));
+  const ScopedFd thread(open((path + "/task/" + std::to_string(child.pid())).c_str(), O_RDONLY | O_DIRECTORY));
+  EXPECT_FAIL(PidfdSendSignal(thread.get(), 0), EBADF);
+  const ScopedFd file(open((path + "/status").c_str(), O_RDONLY));
+  EXPECT_FAIL(PidfdSendSignal(file.get(), 0), EBADF);
+  const ScopedFd place(open(path.c_str(), O_PATH));
+  EXPECT_FAIL(PidfdSendSignal(place.get(), 0), EBADF);
+}
 TEST(Pidfd, Waitid) {
   const pid_t child = Spawn([] { _exit(12); });
   const ScopedFd fd(PidfdOpen(child));
