@@ -91,7 +91,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("case", type=pathlib.Path)
     parser.add_argument("--runsc")
-    parser.add_argument("--platform", default="systrap")
+    parser.add_argument("--platform", default="ptrace")
     options = parser.parse_args()
     case = Case(options.case.resolve())
     made = subprocess.run([str(HERE / "make_root")], stdout=subprocess.PIPE, text=True, check=False)
