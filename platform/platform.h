@@ -5,6 +5,8 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -21,9 +23,14 @@ struct sock_fprog;  // <linux/filter.h>
 namespace moat {
 
 // Why a Switch came back.
-struct SyscallEvent {};  // registers: orig_rax is the number, rax is -ENOSYS; others see Registers::complete
-struct FaultEvent {      // a synchronous exception of the guest instruction at rip
-  int signo;             // SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP
+struct SyscallEvent {  // registers: orig_rax is the number, rax is -ENOSYS; others see Registers::complete
+  // The same `syscall` instruction, behind which rip is, keeps calling: AddressSpace::PlanPatch may make it faster.
+  bool hot = false;
+  // A patched site could have answered the call by itself if it knew how: Context::Publish.
+  bool wants_identity = false;
+};
+struct FaultEvent {  // a synchronous exception of the guest instruction at rip
+  int signo;         // SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP
   int si_code;
   GuestAddr address;                    // si_addr
   uint32_t trapno = 0, error_code = 0;  // x86 trap number and page-fault error code, when known
@@ -35,6 +42,26 @@ struct ExitEvent {
 using Event = std::variant<SyscallEvent, FaultEvent, InterruptEvent, ExitEvent>;
 
 class Context;
+
+// Guest code around a call site, as a platform wants to see it and to have it rewritten. See AddressSpace::PlanPatch.
+struct CodeWindow {
+  GuestAddr start = 0;
+  std::span<const uint8_t> bytes;
+};
+struct CodePatch {
+  struct Piece {
+    GuestAddr address;
+    std::vector<uint8_t> bytes;
+  };
+  std::vector<Piece> tables;  // in Platform::call_tables()
+  std::vector<Piece> code;    // to be written in this order, the last one in one store
+};
+
+// What calls that only concern the caller answer, as the caller's namespaces see it.
+struct CallerIdentity {
+  int32_t tgid = 0, tid = 0, ppid = 0;
+  uint32_t uid = 0, euid = 0, gid = 0, egid = 0;
+};
 
 // A guest address space's host side: what is really mapped in its stub process. Operations are queued
 // in order and take effect at the latest when Flush returns; a context never enters guest code with
@@ -51,6 +78,14 @@ class AddressSpace : public RefCounted {
   // null: then every context now in guest code is interrupted and the call waits for it. The first host
   // error (kENOMEM past vm.max_map_count) is returned; later operations are still applied.
   virtual Result<void> Flush(Context* caller) = 0;
+  // How to rewrite the code around a hot call site; `behind` is the address behind its `syscall`, `number` the call
+  // that it made. nullopt: not at all. The caller (sentry/mm) writes the pieces into private copies of the pages, and
+  // takes the code back before anyone may write to it, move it, or unmap the tables.
+  virtual std::optional<CodePatch> PlanPatch(const CodeWindow& code, GuestAddr behind, uint32_t number) {
+    return std::nullopt;
+  }
+  // fork: the child's memory has the patches of `parent`.
+  virtual void InheritPatches(const AddressSpace& parent) {}
   // Unmaps everything of the guest (execve keeps nothing; process exit).
   virtual void Clear() = 0;
 };
@@ -67,6 +102,12 @@ class Context {
   // arguments and result (clone, execve, rt_sigreturn, arch_prctl, sigaltstack, ...) arrive complete. kESRCH: the guest
   // thread is gone, the next Switch says so.
   virtual Result<void> Complete(Registers& regs) = 0;
+  // What patched call sites may answer until Withdraw, which whoever changes any of it calls after the change; any
+  // thread. Own carrier: reads the generation first, then the identity; after a Withdraw in between nothing is
+  // published.
+  virtual uint64_t identity_generation() { return 0; }
+  virtual void Publish(const CallerIdentity& identity, uint64_t generation) {}
+  virtual void Withdraw() {}
   // Makes the current or next Switch return InterruptEvent soon. Any thread; async-signal-safe.
   virtual void Interrupt() = 0;
   // Where the guest thread may run, from a set that is never empty and within the sandbox's own; before the first call:
@@ -96,6 +137,12 @@ class Platform {
   // Guest mappings lie in [min_address, max_address); the rest is the stub's own.
   virtual GuestAddr min_address() const = 0;
   virtual GuestAddr max_address() const = 0;
+  // Where tables of patched call sites belong in guest memory, readable; length 0: none.
+  struct CallTables {
+    GuestAddr start = 0;
+    uint64_t length = 0;
+  };
+  virtual CallTables call_tables() const { return {}; }
   // True when a task must always be resumed by the same host thread (ptrace: only the tracer may).
   virtual bool pins_carrier() const = 0;
   // Host pid of the zygote, for the supervisor to watch.

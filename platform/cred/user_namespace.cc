@@ -117,6 +117,11 @@ uint32_t UserNamespace::FromKgid(Kgid id) const {
   return gid == kNoId ? kOverflowId : gid;
 }
 
+bool UserNamespace::HasMaps() const {
+  MutexLock lock(mu_);
+  return !uid_map_.empty() && !gid_map_.empty();
+}
+
 bool UserNamespace::HasMapping(Kuid uid, Kgid gid) const {
   if (uid == kNoId || gid == kNoId) return false;
   if (parent_.get() == nullptr) return true;

@@ -42,6 +42,8 @@ class UserNamespace : public RefCounted {
   uint32_t FromKuid(Kuid id) const;
   uint32_t FromKgid(Kgid id) const;
   bool HasMapping(Kuid uid, Kgid gid) const;
+  // Both maps are set: what ids look like in here will not change any more.
+  bool HasMaps() const;
 
   // Installs a map once (kEPERM the second time); permission to do so is the caller's check.
   Result<void> SetUidMap(std::vector<IdMapEntry> map);

@@ -5,12 +5,26 @@
 
 // Addresses. Guest mappings end at SYSTRAP_AREAS.
 #define SYSTRAP_AREAS 0x7fffb0000000     // areas of guest threads, SYSTRAP_AREA_SIZE each
-#define SYSTRAP_TEXT 0x7ffffffe0000      // the trampoline, read and execute
-#define SYSTRAP_FILTERS 0x7ffffffe1000   // seccomp programs, read and execute
+#define SYSTRAP_TEXT 0x7ffffffd0000      // the trampoline, read and execute
+#define SYSTRAP_FILTERS 0x7ffffffd1000   // seccomp programs, read and execute
+#define SYSTRAP_THUNKS 0x7ffffffd2000    // a thunk for each patched call site, read and execute
 #define SYSTRAP_COMMANDS 0x7ffffffe2000  // the stub's command page, read only here
 #define SYSTRAP_MAILBOX 0x7ffffffe3000   // the zygote's orders; only the zygote has it
 #define SYSTRAP_USER_END 0x7ffffffff000
-#define SYSTRAP_IMAGE_SIZE 0x2000  // text and filters
+#define SYSTRAP_IMAGE_SIZE 0x12000  // text, filters and thunks
+
+// The tables of patched call sites: in guest memory that only the sentry writes, at a fixed address below 2 GiB, so
+// that a jump through them is one instruction of 7 bytes: ff 24 25 00..3f XX cc 7f. Its sixth byte is a breakpoint:
+// there stood `syscall` where a `mov $nr, %eax` was overwritten too.
+#define SYSTRAP_TABLES 0x7fcc0000   // 8 bytes a site: its thunk
+#define SYSTRAP_RETURNS 0x7fcc4000  // 8 bytes a site: the address behind its `syscall`
+#define SYSTRAP_NUMBERS 0x7fcc8000  // 8 bytes a site: its call, where `mov $nr, %eax` was overwritten
+#define SYSTRAP_TABLES_SIZE 0xc000
+#define SYSTRAP_MAX_SITES 2048
+#define THUNK_SIZE 32
+#define THUNK_CALL 10      // `syscall`: for calls that are not answered here
+#define THUNK_RETURN 12    // the jump behind it
+#define THUNK_NUMBERED 19  // the other entry: loads the call's number
 
 #define SYSTRAP_AREA_SIZE 0x4000
 #define SYSTRAP_MAX_AREAS 65536
@@ -30,6 +44,18 @@
 #define AREA_LISTENER 24
 #define AREA_AGENT 28
 #define AREA_STACK_T 32
+#define AREA_MAGIC 64
+#define AREA_ANSWERS 68
+#define AREA_TGID 72
+#define AREA_TID 76
+#define AREA_PPID 80
+#define AREA_UID 84
+#define AREA_EUID 88
+#define AREA_GID 92
+#define AREA_EGID 96
+
+// What the gs base of a guest thread points to when the guest has none of its own: an area.
+#define AREA_MAGIC_VALUE 0x7461306d
 
 // struct CommandPage
 #define COMMAND_SIZE 56

@@ -189,6 +189,14 @@ void SystrapAddressSpace::GiveThread(std::unique_ptr<GuestThread> thread) {
   if (ended) pool_.Kill(pid_);
 }
 
+std::optional<CodePatch> SystrapAddressSpace::PlanPatch(const CodeWindow& code, GuestAddr behind, uint32_t number) {
+  return call_sites_.Plan(code, behind, number, LastUse());
+}
+
+void SystrapAddressSpace::InheritPatches(const AddressSpace& parent) {
+  call_sites_.CopyFrom(static_cast<const SystrapAddressSpace&>(parent).call_sites_);
+}
+
 void SystrapAddressSpace::Break() {
   bool first;
   {

@@ -8,6 +8,7 @@
 
 #include "platform/base/mutex.h"
 #include "platform/platform.h"
+#include "platform/systrap/call_sites.h"
 #include "platform/systrap/guest_thread.h"
 #include "platform/systrap/stub_pool.h"
 
@@ -24,8 +25,11 @@ class SystrapAddressSpace final : public AddressSpace {
   // The agent works beside running guest threads: nobody needs to be interrupted.
   Result<void> Flush(Context* caller) override;
   void Clear() override;
+  std::optional<CodePatch> PlanPatch(const CodeWindow& code, GuestAddr behind, uint32_t number) override;
+  void InheritPatches(const AddressSpace& parent) override;
 
   // --- for SystrapContext ---
+  const CallSites& call_sites() const { return call_sites_; }
   pid_t pid() const { return pid_; }
   bool HasPending() const { return pending_.load(std::memory_order_acquire) != 0; }
   // Whether the queue is nothing but what `call` of the only guest thread asks the kernel for (munmap, mprotect): then
@@ -50,6 +54,7 @@ class SystrapAddressSpace final : public AddressSpace {
   Result<void> ApplyLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(apply_mu_);
   Result<std::unique_ptr<GuestThread>> MakeThread();
 
+  CallSites call_sites_;
   StubPool& pool_;
   const pid_t pid_;
   const uint32_t page_;

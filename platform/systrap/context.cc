@@ -32,6 +32,22 @@ void FromCall(const seccomp_data& call, user_regs_struct& regs) {
   regs.rip = regs.rcx = call.instruction_pointer;
 }
 
+// Those that the trampoline answers once it knows how.
+bool ConcernsOnlyTheCaller(int call) {
+  switch (call) {
+    case SYS_getpid:
+    case SYS_gettid:
+    case SYS_getppid:
+    case SYS_getuid:
+    case SYS_geteuid:
+    case SYS_getgid:
+    case SYS_getegid:
+      return true;
+    default:
+      return false;
+  }
+}
+
 }  // namespace
 
 SystrapContext::~SystrapContext() { Release(); }
@@ -39,7 +55,7 @@ SystrapContext::~SystrapContext() { Release(); }
 ExitEvent SystrapContext::Died() {
   in_guest_.store(false, std::memory_order_seq_cst);
   if (space_) space_->Break();
-  thread_.reset();
+  DropThread();
   Unbind();
   return ExitEvent{SIGKILL};
 }
@@ -49,6 +65,7 @@ Result<void> SystrapContext::Bind(SystrapAddressSpace& as) {
   thread_ = TRY(as.TakeThread());
   space_ = RefPtr<SystrapAddressSpace>(&as);
   thread_->MakeFrame(new_state_ ? *new_state_ : InitialExtendedState());
+  thread_->Withdraw();
   new_state_.reset();
   tgid_.store(as.pid(), std::memory_order_relaxed);
   tid_.store(thread_->tid(), std::memory_order_release);
@@ -69,6 +86,13 @@ void SystrapContext::SetAffinity(const CpuSet& cpus) {
   Pin(cpus);
 }
 
+std::unique_ptr<GuestThread> SystrapContext::DropThread() {
+  MutexLock lock(affinity_mu_);
+  if (!affinity_.empty()) Pin(HostThread::AllCpus());  // it serves somebody else next
+  tid_.store(0, std::memory_order_relaxed);
+  return std::move(thread_);
+}
+
 void SystrapContext::Unbind() {
   if (!space_) return;
   if (thread_ != nullptr && !thread_->HasFrame() && !space_->LastUse()) {
@@ -77,12 +101,7 @@ void SystrapContext::Unbind() {
     unused.complete = false;
     (void)Complete(unused);
   }
-  {
-    MutexLock lock(affinity_mu_);
-    if (!affinity_.empty()) Pin(HostThread::AllCpus());  // it serves somebody else next
-    tid_.store(0, std::memory_order_relaxed);
-  }
-  space_->GiveThread(std::move(thread_));
+  space_->GiveThread(DropThread());
   space_.reset();
 }
 
@@ -91,6 +110,17 @@ void SystrapContext::Release() { Unbind(); }
 void SystrapContext::Kick() {
   pid_t tid = tid_.load(std::memory_order_acquire);
   if (tid != 0) syscall(SYS_tgkill, tgid_.load(std::memory_order_relaxed), tid, kKickSignal);
+}
+
+void SystrapContext::Publish(const CallerIdentity& identity, uint64_t generation) {
+  MutexLock lock(affinity_mu_);
+  if (thread_ != nullptr && identity_generation() == generation) thread_->Publish(identity);
+}
+
+void SystrapContext::Withdraw() {
+  MutexLock lock(affinity_mu_);
+  identity_generation_.fetch_add(1, std::memory_order_acq_rel);
+  if (tid_.load(std::memory_order_relaxed) != 0) thread_->Withdraw();
 }
 
 void SystrapContext::Interrupt() {
@@ -136,12 +166,25 @@ Event SystrapContext::Switch(AddressSpace& address_space, Registers& regs) {
     if (!thread_->HasFrame()) [[likely]] {
       FromCall(thread_->call(), regs.gp);
       regs.complete = false;
-      return SyscallEvent{};
+      const GuestAddr ip = regs.gp.rip;
+      if (const GuestAddr behind = as.call_sites().Behind(ip); behind != ip) {
+        regs.gp.rip = regs.gp.rcx = behind;
+        return SyscallEvent{.wants_identity = ConcernsOnlyTheCaller(thread_->call().nr)};
+      }
+      return SyscallEvent{.hot = CountCall(ip)};
     }
     regs.complete = true;
     if (!thread_->LoadRegisters(regs.gp).ok()) return Died();
+    if (as.call_sites().Redirect(regs.gp, thread_->info().si_signo)) continue;
+    as.call_sites().Rewind(regs.gp);
     if (std::optional<Event> event = Classify(regs)) return *event;
   }
+}
+
+bool SystrapContext::CountCall(GuestAddr ip) {
+  HotSite& site = hot_[(ip ^ ip >> 7) % kHotSites];
+  if (site.ip != ip) site = {ip, 0};
+  return ++site.calls == kHotCalls;
 }
 
 std::optional<Event> SystrapContext::Classify(Registers& regs) {
@@ -187,9 +230,10 @@ Result<void> SystrapContext::Complete(Registers& regs) {
   if (!thread_->Return(0).ok() || !thread_->Wait().ok() || !thread_->HasFrame() ||
       thread_->info().si_signo != kKickSignal || !thread_->LoadRegisters(regs.gp).ok()) {
     space_->Break();
-    thread_.reset();
+    DropThread();
     return kESRCH;
   }
+  space_->call_sites().Rewind(regs.gp);
   regs.gp.orig_rax = call;
   regs.SetReturn(result);
   regs.complete = true;

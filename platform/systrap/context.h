@@ -20,6 +20,9 @@ class SystrapContext final : public Context {
 
   Event Switch(AddressSpace& as, Registers& regs) override;
   Result<void> Complete(Registers& regs) override;
+  uint64_t identity_generation() override { return identity_generation_.load(std::memory_order_acquire); }
+  void Publish(const CallerIdentity& identity, uint64_t generation) override;
+  void Withdraw() override;
   void Interrupt() override;
   void SetAffinity(const CpuSet& cpus) override;
   Result<ExtendedState> GetExtendedState() override;
@@ -35,6 +38,8 @@ class SystrapContext final : public Context {
 
  private:
   Result<void> Bind(SystrapAddressSpace& as);
+  // Forgets the stub thread, which is gone or broken, or belongs to the address space again.
+  std::unique_ptr<GuestThread> DropThread();
   // Gives the stub thread back, in a state in which it can serve again if others still run in the space.
   void Unbind();
   ExitEvent Died();
@@ -51,10 +56,22 @@ class SystrapContext final : public Context {
   std::unique_ptr<GuestThread> thread_;     // of space_
   std::optional<ExtendedState> new_state_;  // for the frame that Bind makes
 
+  // Counts calls of one instruction: the last seen of those that share a slot.
+  struct HotSite {
+    GuestAddr ip = 0;
+    uint32_t calls = 0;
+  };
+  static constexpr size_t kHotSites = 16;
+  static constexpr uint32_t kHotCalls = 100;
+  bool CountCall(GuestAddr ip);
+  HotSite hot_[kHotSites];
+
   std::atomic<bool> in_guest_{false};
   std::atomic<bool> interrupt_{false};
   // For Interrupt from other threads; 0 while unbound.
   std::atomic<pid_t> tgid_{0}, tid_{0};
+  std::atomic<uint64_t> identity_generation_{0};
+  // Holds thread_ in its place for other threads: while tid_ is not 0 it is this context's.
   Mutex affinity_mu_{LockRank::kLeaf};
   CpuSet affinity_ ABSL_GUARDED_BY(affinity_mu_);  // empty: wherever the sandbox may run
 };

@@ -52,9 +52,21 @@ void GuestThread::MakeFrame(const ExtendedState& state) {
   memcpy(At(uc.mcontext.fpstate, in_frame.size()), in_frame.data(), in_frame.size());
 }
 
+void GuestThread::Publish(const CallerIdentity& identity) {
+  area_.tgid.store(identity.tgid, std::memory_order_relaxed);
+  area_.tid.store(identity.tid, std::memory_order_relaxed);
+  area_.ppid.store(identity.ppid, std::memory_order_relaxed);
+  area_.uid.store(static_cast<int32_t>(identity.uid), std::memory_order_relaxed);
+  area_.euid.store(static_cast<int32_t>(identity.euid), std::memory_order_relaxed);
+  area_.gid.store(static_cast<int32_t>(identity.gid), std::memory_order_relaxed);
+  area_.egid.store(static_cast<int32_t>(identity.egid), std::memory_order_relaxed);
+  area_.answers.store(1, std::memory_order_release);
+}
+
 Result<void> GuestThread::Resume() {
   area_.fs_base = fs_base_;
-  area_.gs_base = gs_base_;
+  // A guest without a gs base of its own, which is nearly every one, lends it to the thunks.
+  area_.gs_base = gs_base_ != 0 ? gs_base_ : address_;
   area_.frame = frame_;
   return listener_.Answer(SYSTRAP_RESUME);
 }
@@ -69,7 +81,7 @@ Result<void> GuestThread::Wait() {
   // From the handler, with signo, siginfo, ucontext, fs base and gs base; or from guest code that jumped there.
   frame_ = c.args[2];
   fs_base_ = c.args[3];
-  gs_base_ = c.args[4];
+  gs_base_ = c.args[4] == address_ ? 0 : c.args[4];
   abi::UContext uc;
   if (!ReadArea(c.args[1], info_) || !ReadArea(frame_, uc)) return kESRCH;
   info_.si_signo = static_cast<int>(c.args[0]);

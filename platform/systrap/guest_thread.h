@@ -8,7 +8,7 @@
 
 #include <signal.h>
 
-#include "platform/registers.h"
+#include "platform/platform.h"
 #include "platform/systrap/layout.h"
 #include "platform/systrap/listener.h"
 
@@ -38,6 +38,10 @@ class GuestThread {
   Result<void> Resume();
   // Waits until the sentry has the thread again. kESRCH: it is gone, or has broken its frame.
   Result<void> Wait();
+
+  // What patched call sites answer.
+  void Publish(const CallerIdentity& identity);
+  void Withdraw() { area_.answers.store(0, std::memory_order_release); }
 
   // The signal that made the frame; only after a Wait that came back with one.
   const siginfo_t& info() const { return info_; }

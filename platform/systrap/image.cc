@@ -13,6 +13,7 @@
 extern "C" {
 extern const char systrap_start[], systrap_end[], systrap_zygote[], systrap_handler[];
 extern const char systrap_enter_ip[], systrap_sigreturn_ip[], systrap_wake_ip[];
+extern const char systrap_call[], systrap_call_flags[], systrap_call_restored[], systrap_call_end[];
 }
 
 namespace moat::systrap_platform {
@@ -65,8 +66,35 @@ std::vector<sock_filter> AgentFilter() {
           Answer(SECCOMP_RET_ALLOW)};
 }
 
+void Append(std::vector<uint8_t>& out, std::initializer_list<uint8_t> opcode, uint32_t immediate) {
+  out.insert(out.end(), opcode);
+  for (int i = 0; i < 4; ++i) out.push_back(static_cast<uint8_t>(immediate >> (8 * i)));
+}
+
+// The thunk of a site: a jump to systrap_call; behind it the real call; behind that the entry for sites whose number
+// must be loaded.
+std::vector<uint8_t> Thunk(uint32_t site) {
+  const uint64_t at = SYSTRAP_THUNKS + uint64_t{site} * THUNK_SIZE;
+  std::vector<uint8_t> out;
+  Append(out, {0xb9}, site * 8);                                          // mov $8*site, %ecx
+  Append(out, {0xe9}, static_cast<uint32_t>(CallAddress() - (at + 10)));  // jmp systrap_call
+  out.insert(out.end(), {0x0f, 0x05});                                    // THUNK_CALL: syscall
+  Append(out, {0xff, 0x24, 0x25}, SYSTRAP_RETURNS + site * 8);            // THUNK_RETURN: jmp *return
+  Append(out, {0xb9}, site * 8);                                          // THUNK_NUMBERED: mov $8*site, %ecx
+  Append(out, {0x8b, 0x81}, SYSTRAP_NUMBERS);                             // mov number(%rcx), %eax
+  out.insert(out.end(), {0xeb, static_cast<uint8_t>(5 - THUNK_SIZE)});    // jmp to the first jump
+  return out;
+}
+
 }  // namespace
 
+uint64_t CallAddress() { return Address(systrap_call); }
+uint64_t CallFlagsAddress() { return Address(systrap_call_flags); }
+uint64_t CallRestoredAddress() { return Address(systrap_call_restored); }
+uint64_t CallEndAddress() { return Address(systrap_call_end); }
+const uint8_t* TrampolineBytes(uint64_t address) {
+  return reinterpret_cast<const uint8_t*>(systrap_start) + (address - SYSTRAP_TEXT);
+}
 uint64_t EnterAddress() { return Address(systrap_enter_ip); }
 uint64_t SigreturnAddress() { return Address(systrap_sigreturn_ip); }
 uint64_t WakeAddress() { return Address(systrap_wake_ip); }
@@ -90,6 +118,12 @@ void WriteImage(std::byte* to) {
     at += code.size() * sizeof(sock_filter);
   }
   MOAT_CHECK(at <= kPage);
+  std::byte* thunks = to + (SYSTRAP_THUNKS - SYSTRAP_TEXT);
+  for (uint32_t site = 0; site < SYSTRAP_MAX_SITES; ++site) {
+    const std::vector<uint8_t> thunk = Thunk(site);
+    MOAT_CHECK(thunk.size() <= THUNK_SIZE);
+    memcpy(thunks + site * THUNK_SIZE, thunk.data(), thunk.size());
+  }
 }
 
 }  // namespace moat::systrap_platform

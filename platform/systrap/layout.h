@@ -30,10 +30,18 @@ struct Area {
   std::atomic<uint32_t> listener;  // 0: not yet; the thread's listener plus one; or -errno
   std::atomic<uint32_t> agent;     // the same for the stub's agent, in the area of the first thread only
   stack_t signal_stack;            // for sigaltstack(2)
+  uint64_t unused;
+  uint32_t magic;
+  // Whether patched call sites may answer these calls themselves, and with what.
+  std::atomic<uint32_t> answers;
+  std::atomic<int32_t> tgid, tid, ppid, uid, euid, gid, egid;
 };
 static_assert(offsetof(Area, fs_base) == AREA_FS_BASE && offsetof(Area, gs_base) == AREA_GS_BASE);
 static_assert(offsetof(Area, frame) == AREA_FRAME && offsetof(Area, listener) == AREA_LISTENER);
 static_assert(offsetof(Area, agent) == AREA_AGENT && offsetof(Area, signal_stack) == AREA_STACK_T);
+static_assert(offsetof(Area, magic) == AREA_MAGIC && offsetof(Area, answers) == AREA_ANSWERS);
+static_assert(offsetof(Area, tgid) == AREA_TGID && offsetof(Area, ppid) == AREA_PPID);
+static_assert(offsetof(Area, uid) == AREA_UID && offsetof(Area, egid) == AREA_EGID);
 // The signal stack is the rest of the area.
 inline constexpr uint64_t kSignalStack = 4096;
 
@@ -70,6 +78,13 @@ static_assert(offsetof(Mailbox, result) == MAILBOX_RESULT);
 uint64_t EnterAddress();
 uint64_t SigreturnAddress();
 uint64_t WakeAddress();
+// Where thunks go, and the end of that code; see trampoline.S.
+uint64_t CallAddress();
+uint64_t CallFlagsAddress();
+uint64_t CallRestoredAddress();
+uint64_t CallEndAddress();
+// The trampoline's own bytes at a stub address, for looking at the instruction there.
+const uint8_t* TrampolineBytes(uint64_t address);
 // The handler of every signal that the zygote installs.
 uint64_t HandlerAddress();
 

@@ -10,6 +10,7 @@
 
 #include "platform/systrap/context.h"
 #include "platform/systrap/extended_state.h"
+#include "platform/systrap/padding.h"
 
 #ifndef HWCAP2_FSGSBASE
 #define HWCAP2_FSGSBASE (1 << 1)
@@ -34,6 +35,7 @@ class SystrapPlatform final : public Platform {
   }
   GuestAddr min_address() const override { return kMinAddress; }
   GuestAddr max_address() const override { return kMaxAddress; }
+  CallTables call_tables() const override { return {SYSTRAP_TABLES, SYSTRAP_TABLES_SIZE}; }
   bool pins_carrier() const override { return false; }
   int zygote_pid() const override { return pool_->zygote_pid(); }
 
@@ -67,6 +69,8 @@ std::string WhyUnavailable() {
 }
 
 Result<std::unique_ptr<Platform>> Create(const PlatformOptions& options) {
+  constexpr uint8_t kCode[] = {0xc3, 0x90, 0x90};
+  (void)FindPadding(kCode, 0, 2);
   return std::unique_ptr<Platform>(std::make_unique<SystrapPlatform>(TRY(StubPool::Create(options.stub_filter))));
 }
 

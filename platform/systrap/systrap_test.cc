@@ -159,7 +159,9 @@ TEST_F(SystrapTest, LegacyWaysInDoNotReachTheHost) {
   *reinterpret_cast<uint64_t*>(memory_ + 8192 - 8) = kCode;
   regs_.gp.rsp = kData + 4096 - 8;
   Event e = Run();
-  if (std::holds_alternative<SyscallEvent>(e)) EXPECT_EQ(regs_.SyscallNumber(), uint64_t{SYS_gettimeofday});
+  if (std::holds_alternative<SyscallEvent>(e)) {
+    EXPECT_EQ(regs_.SyscallNumber(), uint64_t{SYS_gettimeofday});
+  }
 }
 
 TEST_F(SystrapTest, SegmentBasesAreTheGuests) {

@@ -105,6 +105,51 @@ systrap_wake_ip:
         xorl %r8d, %r8d
         jmp systrap_enter
 
+// --- patched call sites ---------------------------------------------------------------------------------------------
+
+// From a site's thunk. rax: the call's number, ecx: eight times the site; all else is the guest's, flags and red zone
+// included. Where only the caller is concerned, the answer comes from its area. call_sites.cc knows how to take a thread
+// back from any instruction here: up to systrap_call_flags the flags are in place, then in ax.
+        .macro ANSWER number, word
+        cmpl $\number, %r11d
+        jne 1f
+        addb $0x7f, %al
+        sahf
+        movl %gs:\word, %eax
+        jmpq *SYSTRAP_RETURNS(%rcx)
+1:
+        .endm
+
+        .globl systrap_call
+systrap_call:
+        movq %rax, %r11
+        lahf
+        seto %al
+        .globl systrap_call_flags
+systrap_call_flags:
+        cmpl $AREA_MAGIC_VALUE, %gs:AREA_MAGIC
+        jne systrap_call_slow
+        cmpl $0, %gs:AREA_ANSWERS
+        je systrap_call_slow
+        ANSWER 39, AREA_TGID
+        ANSWER 186, AREA_TID
+        ANSWER 110, AREA_PPID
+        ANSWER 102, AREA_UID
+        ANSWER 107, AREA_EUID
+        ANSWER 104, AREA_GID
+        ANSWER 108, AREA_EGID
+systrap_call_slow:
+        addb $0x7f, %al
+        sahf
+        movq %r11, %rax
+        .globl systrap_call_restored
+systrap_call_restored:
+        movabsq $(SYSTRAP_THUNKS + THUNK_CALL), %r11
+        leaq (%r11, %rcx, 4), %r11
+        jmpq *%r11
+        .globl systrap_call_end
+systrap_call_end:
+
 // --- the agent ---------------------------------------------------------------------------------------------------
 
 // Runs before any guest code: what it writes into the area can still be trusted.

@@ -30,6 +30,9 @@ Result<std::unique_ptr<Kernel>> Kernel::Create(KernelOptions options) {
   env.commit = kernel->commit_.get();
   env.min_address = std::max<GuestAddr>(kernel->platform_->min_address(), env.min_address);
   env.max_address = kernel->platform_->max_address();
+  const Platform::CallTables tables = kernel->platform_->call_tables();
+  env.call_tables = tables.start;
+  env.call_tables_length = tables.length;
   TRY(MakeVdso(&env));
   kernel->root_user_ns_ = UserNamespace::CreateRoot();
   const RefPtr<UserNamespace>& owner = kernel->root_user_ns_;

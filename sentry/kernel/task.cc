@@ -88,6 +88,11 @@ RefPtr<SeccompFilter> Task::seccomp_filter() const {
 void Task::SetCredentials(RefPtr<const Credentials> cred) {
   MutexLock lock(mu_);
   std::swap(cred_, cred);
+  if (context_ != nullptr) context_->Withdraw();
+}
+void Task::SetSeccompMode(int mode) {
+  seccomp_mode_.store(mode, std::memory_order_relaxed);
+  WithdrawIdentity();
 }
 void Task::SetFdTable(RefPtr<FdTable> t) {
   MutexLock lock(mu_);

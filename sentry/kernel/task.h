@@ -158,7 +158,10 @@ class Task : public RefCounted {
   void SetCgroupNs(RefPtr<CgroupNamespace> ns);
   void SetAccount(RefPtr<UserAccount> account);
   RefPtr<UserAccount> account() const;
-  void SetSeccompMode(int mode) { seccomp_mode_.store(mode, std::memory_order_relaxed); }
+  void SetSeccompMode(int mode);
+  // What calls that only concern the caller answer has changed: they come to the sentry again. After the change; any
+  // thread.
+  void WithdrawIdentity() { context_->Withdraw(); }
   RefPtr<SeccompFilter> seccomp_filter() const;
   void SetSeccompFilter(RefPtr<SeccompFilter> f);
 
@@ -231,6 +234,8 @@ class Task : public RefCounted {
 
   void Run();
   Event EnterGuest();
+  // Own carrier: lets the platform answer getpid(2) and its like.
+  void PublishIdentity();
   void HandleFault(const FaultEvent& fault);
   void Exit();
   bool Park(Deadline deadline);

@@ -179,6 +179,7 @@ void TaskExit::HandOnChildren(ThreadGroup& group, DeferredSignals& signals, std:
     child->parent_ = reaper;
     child->parent_task_ = reaper != nullptr && !reaper->tasks_.empty() ? reaper->tasks_.front() : nullptr;
     child->exit_signal_.store(SIGCHLD, std::memory_order_relaxed);
+    for (const RefPtr<Task>& task : child->tasks_) task->WithdrawIdentity();
     if (child->process_group_ && child->process_group_ != group.process_group_ &&
         &child->process_group_->session() == &group.process_group_->session()) {
       CheckOrphans(group, *child->process_group_, nullptr, signals);

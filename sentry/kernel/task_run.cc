@@ -68,7 +68,12 @@ void Task::Run() {
     if (std::holds_alternative<SyscallEvent>(event)) {
       last_syscall_.store(regs_.SyscallNumber(), std::memory_order_relaxed);
       syscalls_.fetch_add(1, std::memory_order_relaxed);
+      const SyscallEvent call = std::get<SyscallEvent>(event);
+      const GuestAddr behind = regs_.gp.rip;
       syscall_entry(*this);
+      if (call.wants_identity) PublishIdentity();
+      if (call.hot) [[unlikely]]
+        mm_->PatchCall(behind, last_syscall_, mm_limits(), context_.get());
     } else if (const auto* fault = std::get_if<FaultEvent>(&event)) {
       HandleFault(*fault);
     } else if (const auto* exit = std::get_if<ExitEvent>(&event)) {
@@ -78,6 +83,23 @@ void Task::Run() {
     }
   }
   Exit();
+}
+
+void Task::PublishIdentity() {
+  const uint64_t generation = context_->identity_generation();
+  // A filter or a trace wants to see every call; ids of a namespace without mappings change when it gets some.
+  if (seccomp_mode() != 0 || kernel_.trace_syscalls.load(std::memory_order_relaxed)) return;
+  const Credentials& c = *cred_;
+  const UserNamespace& ns = *c.user_ns;
+  if (!ns.HasMaps()) return;
+  context_->Publish({.tgid = tgid(),
+                     .tid = tid(),
+                     .ppid = thread_group_->ParentIdIn(*pid_ns()),
+                     .uid = ns.FromKuid(c.uid),
+                     .euid = ns.FromKuid(c.euid),
+                     .gid = ns.FromKgid(c.gid),
+                     .egid = ns.FromKgid(c.egid)},
+                    generation);
 }
 
 Event Task::EnterGuest() {

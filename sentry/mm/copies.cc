@@ -137,6 +137,14 @@ size_t MemoryManager::ForceCopyOut(GuestAddr dst, const void* src, size_t n) {
   });
 }
 
+bool MemoryManager::ForceStore(GuestAddr word, uint32_t old, uint32_t desired) {
+  return Walk(word, sizeof desired, Access::kForceWrite, [=](std::byte* p, size_t length, size_t) -> size_t {
+           if (length < sizeof desired) return 0;
+           Result<uint32_t> before = SafeCompareExchange32(p, old, desired);
+           return before.ok() && *before == old ? sizeof desired : 0;
+         }) == sizeof desired;
+}
+
 void MemoryManager::CommitPages(GuestAddr start, GuestAddr end) {
   // A load through the sentry's own shared view of the memory file fills a hole.
   (void)Walk(start, end - start, Access::kRead, [](const std::byte* p, size_t length, size_t) {

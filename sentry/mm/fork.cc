@@ -65,6 +65,8 @@ Result<RefPtr<MemoryManager>> MemoryManager::Fork(RefPtr<AddressSpace> child_spa
       child->brk_start_ = brk_start_;
       child->brk_ = brk_;
       child->stack_limit_ = stack_limit_.load(std::memory_order_relaxed);
+      child->patched_calls_ = patched_calls_;
+      child->call_tables_ = call_tables_;
       child->dumpable_ = dumpable_.load(std::memory_order_relaxed);
       for (Vma& vma : areas) {
         vma.flags &= ~kVmaAccounted;
@@ -129,6 +131,7 @@ Result<RefPtr<MemoryManager>> MemoryManager::Fork(RefPtr<AddressSpace> child_spa
     MutexLock pages(pages_mu_);
     writers_draining_ = false;
   }
+  child->space_->InheritPatches(*space_);
   const bool wiped = child->AdoptRuns(std::move(runs));
   if (wiped) (void)child->MapEagerly(0, env_.max_address);
   Result<void> flushed = Finish(caller);

@@ -125,6 +125,7 @@ Result<void> MemoryManager::Mprotect(GuestAddr addr, uint64_t length, int prot, 
   NoteLimits(limits);
   const int grows = prot & (PROT_GROWSDOWN | PROT_GROWSUP);
   prot &= ~(PROT_GROWSDOWN | PROT_GROWSUP);
+  if ((prot & PROT_WRITE) != 0) UnpatchCalls(addr, addr + length);
   if (grows == (PROT_GROWSDOWN | PROT_GROWSUP)) return kEINVAL;
   if (addr % kPageSize != 0) return kEINVAL;
   if (length == 0) return {};

@@ -52,6 +52,9 @@ struct MmEnvironment {
   // sentry/loader/vdso.h: a clock page and the code above it; null: programs get none.
   RefPtr<Mappable> vdso;
   RefPtr<GuestClock> clock;
+  // Platform::call_tables(); length 0: hot calls are left as they are.
+  GuestAddr call_tables = 0;
+  uint64_t call_tables_length = 0;
 };
 
 struct MmapRequest {
@@ -162,6 +165,11 @@ class MemoryManager final : public RefCounted, public GuestMemory, public Mappin
   // Answers a SIGSEGV or SIGBUS event of the platform: resolves it, or says which signal the guest gets.
   FaultOutcome HandleFault(const FaultEvent& event, const MmLimits& limits, Context* caller);
 
+  // --- hot calls (code_patch.cc) ---
+  // The `syscall` in front of `behind` has made call `number` often: rewrites the code around it as the platform wants
+  // it, in private copies of its pages, if it is code that nobody can write to.
+  void PatchCall(GuestAddr behind, uint32_t number, const MmLimits& limits, Context* caller);
+
   // --- life ---
   // The child of fork(2): private memory is shared by reference and write-protected on both sides.
   Result<RefPtr<MemoryManager>> Fork(RefPtr<AddressSpace> child_space, Context* caller);
@@ -237,6 +245,11 @@ class MemoryManager final : public RefCounted, public GuestMemory, public Mappin
   void CountVma(const Vma& vma, int sign) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mapping_mu_);
   Result<void> Announce(const Vma& vma) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mapping_mu_);
   void Withdraw(const Vma& vma) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mapping_mu_);
+  // Puts back the code of patched sites in the range, which is about to become writable or to move.
+  void UnpatchCalls(GuestAddr start, GuestAddr end);
+  // One store to an aligned word whatever its protection, if it still is `old`.
+  bool ForceStore(GuestAddr word, uint32_t old, uint32_t desired);
+  bool StoreCode(GuestAddr addr, const std::vector<uint8_t>& bytes);
   void RemoveMappings(GuestAddr start, GuestAddr end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mapping_mu_)
       ABSL_LOCKS_EXCLUDED(pages_mu_);
   bool FullyMapped(GuestAddr start, GuestAddr end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mapping_mu_);
@@ -326,6 +339,13 @@ class MemoryManager final : public RefCounted, public GuestMemory, public Mappin
   VmaSet vmas_ ABSL_GUARDED_BY(mapping_mu_);
   MmImage image_ ABSL_GUARDED_BY(mapping_mu_);
   RefPtr<RefCounted> executable_ ABSL_GUARDED_BY(mapping_mu_);
+  struct PatchedCall {
+    GuestAddr start;
+    std::vector<uint8_t> original;
+  };
+  std::vector<PatchedCall> patched_calls_ ABSL_GUARDED_BY(mapping_mu_);
+  enum class CallTablesState : uint8_t { kNone, kMapped, kImpossible };
+  CallTablesState call_tables_ ABSL_GUARDED_BY(mapping_mu_) = CallTablesState::kNone;
   GuestAddr mmap_base_ ABSL_GUARDED_BY(mapping_mu_);
   GuestAddr brk_start_ ABSL_GUARDED_BY(mapping_mu_) = 0;
   GuestAddr brk_ ABSL_GUARDED_BY(mapping_mu_) = 0;

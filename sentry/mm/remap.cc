@@ -122,6 +122,7 @@ Result<GuestAddr> MemoryManager::Mremap(GuestAddr old_addr, uint64_t old_length,
   if (new_rounded == 0 || old_rounded < old_length) return kEINVAL;
   if (new_rounded > env_.max_address) return (flags & MREMAP_FIXED) != 0 ? kEINVAL : kENOMEM;
 
+  UnpatchCalls(old_addr, old_addr + old_rounded);
   bool locked = false;
   Result<GuestAddr> moved = [&]() -> Result<GuestAddr> {
     MutexLock mapping(mapping_mu_);

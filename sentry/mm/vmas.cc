@@ -125,6 +125,7 @@ void MemoryManager::JoinVmas(GuestAddr start, GuestAddr end) {
 }
 
 void MemoryManager::RemoveMappings(GuestAddr start, GuestAddr end) {
+  std::erase_if(patched_calls_, [&](const PatchedCall& p) { return p.start >= start && p.start < end; });
   if (!vmas_.Overlaps(start, end)) return;
   SplitVma(start);
   SplitVma(end);

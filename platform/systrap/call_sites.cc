@@ -1,0 +1,157 @@
+#include "platform/systrap/call_sites.h"
+
+#include <signal.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "platform/systrap/layout.h"
+#include "platform/systrap/padding.h"
+
+namespace moat::systrap_platform {
+namespace {
+
+constexpr uint64_t kThunksEnd = SYSTRAP_THUNKS + SYSTRAP_MAX_SITES * THUNK_SIZE;
+constexpr uint64_t kSyscallLength = 2;
+constexpr uint64_t kFarJump = 7;   // jmp *disp32
+constexpr uint64_t kNumbered = 7;  // mov $imm32, %eax; syscall
+constexpr uint64_t kShortReach = 127;
+
+// Arithmetic flags, and how `lahf; seto %al` holds them.
+constexpr uint64_t kLahfFlags = 0xd5, kOverflow = 1 << 11;
+
+uint64_t FlagsFromAx(uint64_t eflags, uint64_t rax) {
+  const uint64_t al = rax & 0xff, ah = (rax >> 8) & 0xff;
+  // `add $0x7f, %al` may have been executed already.
+  const bool overflow = al == 1 || al == 0x80;
+  return (eflags & ~(kLahfFlags | kOverflow)) | (ah & kLahfFlags) | (overflow ? kOverflow : 0);
+}
+
+CodePatch::Piece Word(GuestAddr at, uint64_t value, size_t size) {
+  CodePatch::Piece piece{at, std::vector<uint8_t>(size)};
+  memcpy(piece.bytes.data(), &value, size);
+  return piece;
+}
+
+CodePatch::Piece FarJump(GuestAddr at, uint64_t index) {
+  const uint64_t table = SYSTRAP_TABLES + index * 8;
+  return {at,
+          {0xff, 0x24, 0x25, static_cast<uint8_t>(table), static_cast<uint8_t>(table >> 8),
+           static_cast<uint8_t>(table >> 16), static_cast<uint8_t>(table >> 24)}};
+}
+
+// The part of a register state that a thunk or the trampoline has changed, put back.
+void RestoreNumberAndFlags(user_regs_struct& regs) {
+  if (regs.rip == CallAddress() || regs.rip >= CallRestoredAddress()) return;
+  if (regs.rip >= CallFlagsAddress()) regs.eflags = FlagsFromAx(regs.eflags, regs.rax);
+  regs.rax = regs.r11;
+}
+
+bool InTrampolineCall(uint64_t rip) { return rip >= CallAddress() && rip < CallEndAddress(); }
+bool InThunks(uint64_t rip) { return rip >= SYSTRAP_THUNKS && rip < kThunksEnd; }
+
+}  // namespace
+
+void CallSites::CopyFrom(const CallSites& parent) {
+  std::vector<CallSite> sites;
+  {
+    MutexLock lock(parent.mu_);
+    sites = parent.sites_;
+  }
+  MutexLock lock(mu_);
+  sites_ = std::move(sites);
+}
+
+std::optional<CallSite> CallSites::Find(uint64_t index) const {
+  MutexLock lock(mu_);
+  if (index >= sites_.size()) return std::nullopt;
+  return sites_[index];
+}
+
+std::optional<CodePatch> CallSites::Plan(const CodeWindow& code, GuestAddr behind, uint32_t number, bool alone) {
+  if (behind < code.start + kNumbered || behind >= code.start + code.bytes.size()) return std::nullopt;
+  const size_t at = behind - code.start;
+  if (code.bytes[at - 2] != 0x0f || code.bytes[at - 1] != 0x05) return std::nullopt;
+  const auto after = code.bytes.subspan(at, std::min<size_t>(code.bytes.size() - at, kShortReach + kFarJump));
+  const std::optional<size_t> pad = FindPadding(after, behind, kFarJump);
+
+  CallSite site{behind - kSyscallLength, behind, false};
+  if (pad && *pad <= kShortReach) {
+    // Two bytes that do not straddle a word change at once for whoever executes them.
+    if (!alone && site.start % 4 == 3) return std::nullopt;
+  } else {
+    uint32_t immediate;
+    memcpy(&immediate, &code.bytes[at - 6], sizeof immediate);
+    if (!alone || code.bytes[at - kNumbered] != 0xb8 || immediate != number) return std::nullopt;
+    site = {behind - kNumbered, behind, true};
+  }
+
+  uint64_t index;
+  {
+    MutexLock lock(mu_);
+    for (const CallSite& other : sites_) {
+      // Its padding may be another's already; and a site that is back is one that somebody else rewrites.
+      if (other.behind == behind) return std::nullopt;
+    }
+    index = sites_.size();
+    if (index == SYSTRAP_MAX_SITES) return std::nullopt;
+    sites_.push_back(site);
+  }
+  const uint64_t thunk = SYSTRAP_THUNKS + index * THUNK_SIZE + (site.numbered ? THUNK_NUMBERED : 0);
+  CodePatch patch;
+  patch.tables = {Word(SYSTRAP_TABLES + index * 8, thunk, 8), Word(SYSTRAP_RETURNS + index * 8, behind, 8),
+                  Word(SYSTRAP_NUMBERS + index * 8, number, 8)};
+  if (site.numbered) {
+    patch.code = {FarJump(site.start, index)};
+  } else {
+    patch.code = {FarJump(behind + *pad, index), {site.start, {0xeb, static_cast<uint8_t>(*pad)}}};
+  }
+  return patch;
+}
+
+GuestAddr CallSites::Behind(GuestAddr ip) const {
+  if (!InThunks(ip)) return ip;
+  std::optional<CallSite> site = Find((ip - SYSTRAP_THUNKS) / THUNK_SIZE);
+  return site ? site->behind : ip;
+}
+
+bool CallSites::Rewind(user_regs_struct& regs) const {
+  if (InThunks(regs.rip)) {
+    std::optional<CallSite> site = Find((regs.rip - SYSTRAP_THUNKS) / THUNK_SIZE);
+    if (!site) return false;
+    regs.rip = (regs.rip - SYSTRAP_THUNKS) % THUNK_SIZE == THUNK_RETURN ? site->behind : site->start;
+    return true;
+  }
+  if (!InTrampolineCall(regs.rip)) return false;
+  std::optional<CallSite> site = Find(regs.rcx / 8);
+  if (!site) return false;
+  const uint8_t* code = TrampolineBytes(regs.rip);
+  if (code[0] == 0xff && code[1] == 0xa1) {  // the jump behind an answer
+    regs.rip = site->behind;
+    return true;
+  }
+  RestoreNumberAndFlags(regs);
+  regs.rip = site->start;
+  return true;
+}
+
+bool CallSites::Redirect(user_regs_struct& regs, int signo) const {
+  if (InTrampolineCall(regs.rip) && signo == SIGSEGV) {
+    const uint64_t index = regs.rcx / 8;
+    if (!Find(index)) return false;
+    RestoreNumberAndFlags(regs);
+    regs.rip = SYSTRAP_THUNKS + index * THUNK_SIZE + THUNK_CALL;
+    return true;
+  }
+  if (signo != SIGTRAP) return false;
+  // Behind the breakpoint byte, where the second byte of `syscall` was.
+  MutexLock lock(mu_);
+  for (size_t index = 0; index < sites_.size(); ++index) {
+    if (!sites_[index].numbered || regs.rip != sites_[index].behind - 1) continue;
+    regs.rip = SYSTRAP_THUNKS + index * THUNK_SIZE + THUNK_CALL;
+    return true;
+  }
+  return false;
+}
+
+}  // namespace moat::systrap_platform

@@ -1,0 +1,91 @@
+// MemoryManager's part in faster calls: it reads the code around a hot `syscall`, asks the platform how to rewrite it,
+// and writes that into private copies of the pages. The file keeps its bytes; a forked child shares the copies.
+#include <algorithm>
+#include <cstring>
+#include <iterator>
+
+#include "sentry/mm/memory_manager.h"
+
+namespace moat {
+namespace {
+
+// What a platform may want to see before and behind a site.
+constexpr uint64_t kBefore = 16, kBehind = 160;
+constexpr uint64_t kWord = 4;
+
+bool IsConstantCode(const Vma& vma) {
+  return !vma.shared() && vma.kind == VmaKind::kPlain && (vma.prot & PROT_EXEC) != 0 && (vma.prot & PROT_READ) != 0 &&
+         (vma.prot & PROT_WRITE) == 0 && (vma.max_prot & PROT_WRITE) != 0;
+}
+
+}  // namespace
+
+bool MemoryManager::StoreCode(GuestAddr addr, const std::vector<uint8_t>& bytes) {
+  const GuestAddr word = addr & ~(kWord - 1);
+  if (addr + bytes.size() > word + kWord) return ForceCopyOut(addr, bytes.data(), bytes.size()) == bytes.size();
+  // Other threads may be executing it: they see the old instruction or the new one.
+  uint32_t old;
+  if (ForceCopyIn(&old, word, sizeof old) != sizeof old) return false;
+  uint32_t changed = old;
+  memcpy(reinterpret_cast<uint8_t*>(&changed) + (addr - word), bytes.data(), bytes.size());
+  return ForceStore(word, old, changed);
+}
+
+void MemoryManager::PatchCall(GuestAddr behind, uint32_t number, const MmLimits& limits, Context* caller) {
+  if (env_.call_tables_length == 0) return;
+  GuestAddr start, end;
+  bool need_tables;
+  {
+    MutexLock mapping(mapping_mu_);
+    if (call_tables_ == CallTablesState::kImpossible) return;
+    need_tables = call_tables_ == CallTablesState::kNone;
+    VmaSet::iterator it = vmas_.Find(behind - 1);
+    if (it == vmas_.end() || !IsConstantCode(it->second)) return;
+    start = std::max(it->second.start, behind - kBefore);
+    end = std::min(it->second.end, behind + kBehind);
+  }
+  if (need_tables) {
+    MmapRequest request;
+    request.addr = env_.call_tables;
+    request.length = env_.call_tables_length;
+    request.prot = PROT_READ;
+    request.flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | MAP_NORESERVE;
+    request.source = MakeRef<NamedMappingSource>("[calls]");
+    const bool mapped = Mmap(request, limits, caller).ok();
+    MutexLock mapping(mapping_mu_);
+    call_tables_ = mapped ? CallTablesState::kMapped : CallTablesState::kImpossible;
+    if (!mapped) return;
+    // As Linux seals its own mappings: patched code relies on them.
+    vmas_.Find(env_.call_tables)->second.flags |= kVmaSealed;
+  }
+  std::vector<uint8_t> bytes(end - start);
+  if (ForceCopyIn(bytes.data(), start, bytes.size()) != bytes.size()) return;
+  std::optional<CodePatch> patch = space_->PlanPatch({start, bytes}, behind, number);
+  if (!patch) return;
+  for (const CodePatch::Piece& piece : patch->tables) {
+    if (ForceCopyOut(piece.address, piece.bytes.data(), piece.bytes.size()) != piece.bytes.size()) return;
+  }
+  const CodePatch::Piece& last = patch->code.back();
+  const auto original = bytes.begin() + static_cast<ptrdiff_t>(last.address - start);
+  {
+    MutexLock mapping(mapping_mu_);
+    patched_calls_.push_back({last.address, {original, original + static_cast<ptrdiff_t>(last.bytes.size())}});
+  }
+  for (const CodePatch::Piece& piece : patch->code) {
+    if (!StoreCode(piece.address, piece.bytes)) break;
+  }
+  (void)Finish(caller);
+}
+
+void MemoryManager::UnpatchCalls(GuestAddr start, GuestAddr end) {
+  std::vector<PatchedCall> there;
+  {
+    MutexLock mapping(mapping_mu_);
+    const auto inside = [&](const PatchedCall& p) { return p.start < end && p.start + p.original.size() > start; };
+    std::copy_if(patched_calls_.begin(), patched_calls_.end(), std::back_inserter(there), inside);
+    std::erase_if(patched_calls_, inside);
+  }
+  for (const PatchedCall& p : there) (void)StoreCode(p.start, p.original);
+}
+
+}  // namespace moat
