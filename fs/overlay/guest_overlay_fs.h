@@ -33,6 +33,7 @@ class GuestOverlayFs final : public FileSystem {
   Result<void> SyncAll() override;
   std::string ShowOptions() const override { return options_.Show(); }
   bool can_be_written() const override { return has_upper(); }
+  bool takes_new_options() const override { return false; }  // a remount by mount(2) ignores them
   int stack_depth() const override { return depth_; }
 
  private:

@@ -91,7 +91,11 @@ TmpfsFs::TmpfsFs(MemoryFile& memory, const Options& options)
     : FileSystem("tmpfs"),
       memory_(memory),
       quota_(MakeRef<FileQuota>(options.pages, options.inodes)),
-      options_(options) {}
+      options_(options),
+      generation_([] {
+        static std::atomic<uint32_t> next{1};
+        return next.fetch_add(1, std::memory_order_relaxed);
+      }()) {}
 
 TmpfsFs::Options TmpfsFs::Defaults() {
   Options o;

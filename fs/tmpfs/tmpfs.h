@@ -32,6 +32,9 @@ class TmpfsFs final : public FileSystem {
   Result<FsStat> StatFs() override;
   std::string ShowOptions() const override;
   Result<void> Reconfigure(std::string_view data) override;
+  // Handles are rarely opened: the way to the file is searched for in the whole tree.
+  Result<FileHandle> EncodeHandle(const Inode& inode) override;
+  Result<std::vector<std::string>> DecodeHandle(const FileHandle& handle) override;
 
   MemoryFile& memory() { return memory_; }
   const RefPtr<FileQuota>& quota() const { return quota_; }
@@ -43,6 +46,7 @@ class TmpfsFs final : public FileSystem {
   MemoryFile& memory_;
   const RefPtr<FileQuota> quota_;
   const Options options_;
+  const uint32_t generation_;  // of handles: another instance's mean nothing here
   RefPtr<Inode> root_;
 };
 

@@ -244,6 +244,11 @@ int64_t TmpfsDirectory::List(int64_t from, DirEntrySink& sink) {
   return std::max(from, next_position_);
 }
 
+void TmpfsDirectory::ForEach(const std::function<void(const std::string&, TmpfsInode&)>& f) {
+  MutexLock lock(mu_);
+  for (const auto& [position, e] : by_position_) f(e.name, *e.inode);
+}
+
 Result<RefPtr<File>> TmpfsDirectory::Open(const VfsContext&, const VfsPath& path, OpenFlags flags) {
   return RefPtr<File>(MakeRef<TmpfsDirectoryFile>(path, flags, RefPtr<TmpfsDirectory>(this)));
 }

@@ -3,6 +3,7 @@
 #ifndef MOAT_FS_TMPFS_TMPFS_INODE_H_
 #define MOAT_FS_TMPFS_TMPFS_INODE_H_
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -139,6 +140,8 @@ class TmpfsDirectory final : public TmpfsInode {
   // Entries from position `from` on (positions ascend and are never used twice): calls sink.Add until it refuses.
   // Returns the position to go on from.
   int64_t List(int64_t from, DirEntrySink& sink);
+  // Calls f(name, inode) for each entry.
+  void ForEach(const std::function<void(const std::string&, TmpfsInode&)>& f);
 
  protected:
   uint64_t size() const override { return entries_.load(std::memory_order_relaxed) * 20 + 40; }

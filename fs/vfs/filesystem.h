@@ -12,6 +12,12 @@
 
 namespace moat {
 
+// What open_by_handle_at(2) takes: opaque to everybody but the file system.
+struct FileHandle {
+  int32_t type = 0;
+  std::string bytes;
+};
+
 class FileSystem : public RefCounted {
  public:
   // `rename_rank`: of rename_mutex(); only file systems that stand on others have one of their own.
@@ -27,6 +33,10 @@ class FileSystem : public RefCounted {
   virtual Result<void> SyncAll() { return {}; }
   // Options after the generic ones in /proc/mounts ("size=64k,mode=755").
   virtual std::string ShowOptions() const { return {}; }
+  // A handle of an inode of this file system; kEOPNOTSUPP without handles.
+  virtual Result<FileHandle> EncodeHandle(const Inode& inode) { return kEOPNOTSUPP; }
+  // The names that lead from the root to the file of a handle; kESTALE.
+  virtual Result<std::vector<std::string>> DecodeHandle(const FileHandle& handle) { return kESTALE; }
   // False when names may change behind our back (procfs, shared host mounts): dentries are then looked up again.
   virtual bool caches_dentries() const { return true; }
   // Applies the options of mount(MS_REMOUNT) to the instance; kEINVAL for an option that it does not know.
@@ -37,6 +47,8 @@ class FileSystem : public RefCounted {
   virtual bool can_be_layer() const { return true; }
   // How many file systems stand below this one, one on the other (Linux: s_stack_depth, at most 2).
   virtual int stack_depth() const { return 0; }
+  // False when an option that fsconfig(2) sets on the mounted instance is kEINVAL.
+  virtual bool takes_new_options() const { return true; }
   // MS_RDONLY of the instance (as opposed to one mount of it): no call changes it while set.
   bool read_only() const { return read_only_.load(std::memory_order_relaxed); }
   void set_read_only(bool on) { read_only_.store(on, std::memory_order_relaxed); }

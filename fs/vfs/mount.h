@@ -19,10 +19,12 @@ class Mount : public RefCounted {
   RefPtr<Dentry> root() const;  // the dentry of fs() that this mount shows at its top
   // Flags of this mount: MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_NOATIME, MS_RELATIME, ...
   uint64_t flags() const;
-  bool read_only() const;             // the mount or its file system
-  uint64_t id() const;                // mnt_id
-  const std::string& source() const;  // /proc/mounts' first field
-  bool detached() const;              // in no namespace
+  bool read_only() const;                                         // the mount or its file system
+  uint64_t id() const;                                            // mnt_id
+  uint64_t unique_id() const { return id() + kUniqueIdOffset; }   // what statmount(2) takes; ours are never reused
+  static constexpr uint64_t kUniqueIdOffset = uint64_t{1} << 31;  // MNT_UNIQUE_ID_OFFSET
+  const std::string& source() const;                              // /proc/mounts' first field
+  bool detached() const;                                          // in no namespace
   ~Mount() override;
 
   struct Impl;
@@ -81,20 +83,31 @@ class MountNamespace : public RefCounted {
 
   // A snapshot for /proc/<pid>/{mounts,mountinfo,mountstats}.
   struct MountInfo {
-    uint64_t id, parent_id;
+    uint64_t id = 0, parent_id = 0, parent_unique_id = 0;
     DeviceId device;
     std::string root, mount_point, source, fs_type, fs_options;
-    uint64_t flags;
-    int peer_group, master_group;  // 0: none
-    bool unbindable, fs_read_only;
+    uint64_t flags = 0;
+    int peer_group = 0, master_group = 0;  // 0: none
+    int propagates_from = 0;               // the nearest group above that can be seen; 0: none
+    bool unbindable = false, fs_read_only = false;
   };
   std::vector<MountInfo> Snapshot(const VfsPath& root) const;
+  MountInfo Describe(const RefPtr<Mount>& mount, const VfsPath& root) const;
+  // A mount of this namespace by Mount::unique_id; null.
+  RefPtr<Mount> Find(uint64_t unique_id) const;
+  // Is `m` at or below `root`, so that a task of that root directory can come there?
+  bool Reaches(const VfsPath& root, const Mount& m) const;
+  // The unique ids of the mounts at or below `place` but `except`, ascending.
+  std::vector<uint64_t> ListBelow(const VfsPath& place, const Mount* except) const;
+  // A namespace that has mounts, by id(); null.
+  static RefPtr<MountNamespace> FindById(uint64_t id);
   // Bumped on every change: poll(2) on /proc/self/mounts.
   WaitQueue& change_queue();
   uint64_t generation() const;
 
  private:
   MountNamespace();
+  static int PropagatesFrom(const Mount& m, const VfsPath& root, const std::vector<RefPtr<Mount>>& all);
   struct Impl;
   Impl* impl_;
 };

@@ -18,7 +18,6 @@ struct Mount::Impl {
   RefPtr<Dentry> root;
   std::string source;
   uint64_t id = 0;
-  uint64_t unique_id = 0;
 
   std::atomic<uint64_t> flags{0};
 

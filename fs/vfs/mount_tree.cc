@@ -10,7 +10,7 @@ namespace {
 
 struct Registry {
   Mutex mu{LockRank::kLeaf};
-  std::set<Mount*> mounts ABSL_GUARDED_BY(mu);
+  std::map<uint64_t, Mount*> mounts ABSL_GUARDED_BY(mu);  // by id
   uint64_t next_id ABSL_GUARDED_BY(mu) = 20;
 };
 
@@ -31,7 +31,7 @@ Mount::Mount() : impl_(new Impl) {}
 Mount::~Mount() {
   {
     MutexLock lock(Mounts().mu);
-    Mounts().mounts.erase(this);
+    Mounts().mounts.erase(impl_->id);
   }
   // A detached tree ends with its last user: what is mounted below goes with it.
   if (!impl_->children.empty()) {
@@ -62,17 +62,23 @@ RefPtr<Mount> MountTree::Make(RefPtr<FileSystem> fs, RefPtr<Dentry> root, std::s
   m->impl_->flags = flags;
   MutexLock lock(Mounts().mu);
   m->impl_->id = Mounts().next_id++;
-  Mounts().mounts.insert(m.get());
+  Mounts().mounts.emplace(m->impl_->id, m.get());
   return m;
 }
 
 const std::vector<RefPtr<Mount>>& MountTree::All(Graveyard& g) {
   g.all.clear();
   MutexLock lock(Mounts().mu);
-  for (Mount* m : Mounts().mounts) {
+  for (const auto& [id, m] : Mounts().mounts) {
     if (m->TryAddRef()) g.all.push_back(AdoptRef(m));
   }
   return g.all;
+}
+
+RefPtr<Mount> MountTree::Find(uint64_t unique_id) {
+  MutexLock lock(Mounts().mu);
+  auto it = Mounts().mounts.find(unique_id - Mount::kUniqueIdOffset);
+  return it != Mounts().mounts.end() && it->second->TryAddRef() ? AdoptRef(it->second) : nullptr;
 }
 
 int MountTree::NewGroup() {

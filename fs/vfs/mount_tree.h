@@ -41,6 +41,7 @@ struct MountTree {
   static bool IsBelow(const Mount& m, const Mount& top);  // or equal
   static int NewGroup();
   static const std::vector<RefPtr<Mount>>& All(Graveyard& g);  // references that g gives back
+  static RefPtr<Mount> Find(uint64_t unique_id);               // null; without MountLock()
 };
 
 }  // namespace moat

@@ -45,6 +45,11 @@ struct BootConfig {
   std::string hostname, domainname;
   oci::Process process;
   std::vector<MountStep> mounts;
+  bool leads_session = false;  // the supervisor is the leader of the terminal's session: --console-socket
+  // The createRuntime hooks and their like run before init is loaded: kBooted, then kLoad.
+  bool waits_for_hooks = false;
+  std::vector<oci::Hook> start_hooks;
+  std::string state_json;  // for start_hooks
   std::vector<std::string> masked_paths, readonly_paths;
   std::vector<oci::Device> devices;
   bool default_devices = true;  // make /dev's usual nodes and links

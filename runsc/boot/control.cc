@@ -11,6 +11,7 @@
 #include "platform/fiber/thread.h"
 #include "runsc/boot/guest_job.h"
 #include "runsc/boot/process_spec.h"
+#include "runsc/boot/start_hooks.h"
 #include "runsc/error/error.h"
 #include "runsc/oci/parse.h"
 
@@ -41,6 +42,11 @@ class ControlServer {
         job_(*state.kernel, JobFlags(state.config), state.stdio.tty) {}
 
   [[noreturn]] void Run() {
+    if (state_.config.waits_for_hooks) {
+      Report(MessageKind::kBooted, 0, {});
+      Result<Message> order = supervisor_.Receive();
+      if (!order.ok() || order->kind != MessageKind::kLoad) _exit(1);
+    }
     Result<RefPtr<ThreadGroup>> init = StartInit();
     if (!init.ok()) {
       Report(MessageKind::kFailed, ExecExitCode(init.error()), StartFailure(state_.config.process, init.error()));
@@ -66,7 +72,7 @@ class ControlServer {
  private:
   static int JobFlags(const BootConfig& config) {
     return (config.outside_job ? kExecJob : 0) | (config.orphaned_job ? kExecOrphaned : 0) |
-           (config.in_background ? kExecBackground : 0);
+           (config.in_background ? kExecBackground : 0) | (config.leads_session ? kExecLeader : 0);
   }
 
   void Report(MessageKind kind, int32_t number, std::string_view text) {
@@ -131,7 +137,16 @@ class ControlServer {
   void HandleOrder(Message message) {
     switch (message.kind) {
       case MessageKind::kStart:
-        gate_.Open();
+        if (state_.config.start_hooks.empty()) {
+          gate_.Open();
+        } else {
+          // On a thread of its own: signals for the container must get through while its hooks run.
+          StartThread("start-hooks", [this] {
+            Start([this](const absl::Status& s) {
+              if (!s.ok()) Report(MessageKind::kFailed, 1, Text(s));
+            });
+          });
+        }
         break;
       case MessageKind::kSignal:
       case MessageKind::kGround:
@@ -149,6 +164,17 @@ class ControlServer {
     }
   }
 
+  // Runs the hooks, then init. A container whose hooks fail is stopped, once that is told.
+  void Start(absl::FunctionRef<void(const absl::Status&)> tell) {
+    absl::Status hooks = RunStartHooks(
+        state_, [this](const oci::Process& process, const HostStdio& stdio) { return Spec(process, stdio); });
+    if (hooks.ok()) gate_.Open();
+    tell(hooks);
+    if (hooks.ok()) return;
+    SendToInit(SIGKILL);
+    gate_.Open();
+  }
+
   void SendToInit(int signo) {
     // From outside of its pid namespace: SIGKILL and SIGSTOP reach even an init without handlers.
     [[maybe_unused]] auto sent = init_->SendSignal(UserSigInfo(signo, SI_USER, 0, 0), /*from_outside=*/true);
@@ -162,8 +188,9 @@ class ControlServer {
       if (!request.ok()) return;
       switch (request->kind) {
         case MessageKind::kStart:
-          gate_.Open();
-          Answer(client, MessageKind::kOk, 0, {});
+          Start([&](const absl::Status& s) {
+            Answer(client, s.ok() ? MessageKind::kOk : MessageKind::kError, s.ok() ? 0 : 1, Text(s));
+          });
           break;
         case MessageKind::kSignalInit:
           SignalFromClient(client, *request);
@@ -212,7 +239,7 @@ class ControlServer {
     return rows.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
   }
 
-  Result<RefPtr<ThreadGroup>> Start(const oci::Process& process, const HostStdio& stdio, GuestJob& job) {
+  Result<RefPtr<ThreadGroup>> StartExec(const oci::Process& process, const HostStdio& stdio, GuestJob& job) {
     ProcessSpec spec = Spec(process, stdio);
     spec.outside_job = job.for_process();
     return state_.kernel->CreateProcess(spec);
@@ -225,7 +252,7 @@ class ControlServer {
     Result<HostStdio> stdio = WrapHostStdio(std::move(request.fds), state_.gofer);
     if (!stdio.ok()) return Answer(client, MessageKind::kError, 255, "stdio: " + ErrnoText(stdio.error()));
     auto job = std::make_shared<GuestJob>(*state_.kernel, request.number, stdio->tty);
-    Result<RefPtr<ThreadGroup>> group = Start(*process, *stdio, *job);
+    Result<RefPtr<ThreadGroup>> group = StartExec(*process, *stdio, *job);
     if (!group.ok()) {
       return Answer(client, MessageKind::kError, ExecExitCode(group.error()), StartFailure(*process, group.error()));
     }

@@ -8,6 +8,7 @@ GuestJob::GuestJob(Kernel& kernel, int flags, RefPtr<Tty> tty)
     : OutsideJob((flags & kExecOrphaned) != 0),
       kernel_(kernel),
       reports_stops_((flags & kExecJob) != 0),
+      leads_session_((flags & kExecLeader) != 0),
       tty_(std::move(tty)) {
   if (tty_) tty_->foreground_is_outside = (flags & kExecBackground) != 0;
 }
@@ -22,7 +23,10 @@ void GuestJob::HandleOrder(const Message& order) {
 
 void GuestJob::Signal(int signo, bool from_terminal) {
   MutexLock lock(mu_);
-  if (from_terminal && tty_ && tty_job_control != nullptr) {
+  if (from_terminal && tty_ && signo == SIGHUP && leads_session_) {
+    tty_->Hangup();
+    tty_job_control->HungUp(*tty_);
+  } else if (from_terminal && tty_) {
     tty_job_control->SignalForeground(*tty_, signo);
   } else if (from_terminal || signo == SIGCONT) {
     // A shell continues all of a job, and who was stopped by the terminal was stopped with its group.

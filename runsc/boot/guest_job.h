@@ -38,7 +38,7 @@ class GuestJob final : public OutsideJob {
   void Signal(int signo, bool from_terminal);
 
   Kernel& kernel_;
-  const bool reports_stops_;
+  const bool reports_stops_, leads_session_;
   const RefPtr<Tty> tty_;
   RefPtr<ThreadGroup> group_;  // constant after Begin
   Parker parker_;

@@ -13,6 +13,7 @@
 #include "platform/memory/memory_file.h"
 #include "platform/memory/safe_copy.h"
 #include "platform/registry.h"
+#include "runsc/boot/console.h"
 #include "runsc/boot/control.h"
 #include "runsc/boot/lockdown.h"
 #include "runsc/boot/mounts.h"
@@ -95,6 +96,8 @@ absl::Status Boot(ContainerState& state) {
       MakeRef<UtsNamespace>(owner, config.hostname.empty() ? state.kernel->root_uts_ns()->hostname() : config.hostname,
                             config.domainname.empty() ? "(none)" : config.domainname);
   state.ipc_ns = MakeRef<IpcNamespace>(owner);
+  if (config.process.user.uid != 0) GiveStdioTo(state, config.process.user.uid);
+  if (config.process.terminal) RETURN_IF_ERROR(SetUpConsole(state));
   return absl::OkStatus();
 }
 

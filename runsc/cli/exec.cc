@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -93,10 +94,9 @@ int FlagsOf(const StandIn& stand_in) {
 }
 
 // Asks the sandbox; ok: the process runs.
-absl::Status StartExec(Channel& sandbox, const StandIn& stand_in, const oci::Process& process, const int (&stdio)[3]) {
+absl::Status StartExec(Channel& sandbox, int flags, const oci::Process& process, const int (&stdio)[3]) {
   Result<Message> answer = kEPIPE;
-  if (sandbox.Send(MessageKind::kExec, FlagsOf(stand_in), oci::ProcessJson(process), stdio).ok())
-    answer = sandbox.Receive();
+  if (sandbox.Send(MessageKind::kExec, flags, oci::ProcessJson(process), stdio).ok()) answer = sandbox.Receive();
   if (!answer.ok()) return Failed("exec: container not running");
   if (answer->kind != MessageKind::kOk) return Failed("{}", answer->text);
   return absl::OkStatus();
@@ -129,7 +129,12 @@ absl::Status Detach(Channel sandbox, const ExecOptions& options, const oci::Proc
     prctl(PR_SET_NAME, "runsc-exec", 0, 0, 0);
     setsid();
     absl::StatusOr<StandIn> stand_in = StandIn::Create(/*job=*/false);
-    absl::Status started = stand_in.ok() ? StartExec(sandbox, *stand_in, process, stdio) : stand_in.status();
+    absl::Status started = stand_in.status();
+    if (stand_in.ok()) {
+      // The manager's end of the terminal reaches us by its signals.
+      const bool leader = console.valid() && ioctl(console.get(), TIOCSCTTY, 0) == 0;
+      started = StartExec(sandbox, FlagsOf(*stand_in) | (leader ? kExecLeader : 0), process, stdio);
+    }
     std::string text = started.ok() ? "ok" : Text(started);
     [[maybe_unused]] ssize_t n = write(report[1], text.data(), text.size());
     close(report[1]);
@@ -197,6 +202,7 @@ absl::StatusOr<int> RunExec(const GlobalOptions& global, std::vector<std::string
   ScopedFd console;
   if (!options.console_socket.empty()) {
     if (!process.terminal) return Invalid("--console-socket: is given, but the process has no terminal (--tty)");
+    if (!options.detach) return Invalid("--console-socket: needs --detach");
     ASSIGN_OR_RETURN(console, OpenConsole(options.console_socket, process.console_height, process.console_width));
     for (int& fd : stdio) fd = console.get();
   } else if (process.terminal && options.detach) {
@@ -211,7 +217,7 @@ absl::StatusOr<int> RunExec(const GlobalOptions& global, std::vector<std::string
     return 0;
   }
   ASSIGN_OR_RETURN(StandIn stand_in, StandIn::Create(/*job=*/true));
-  RETURN_IF_ERROR(StartExec(sandbox, stand_in, process, stdio));
+  RETURN_IF_ERROR(StartExec(sandbox, FlagsOf(stand_in), process, stdio));
   if (!options.pid_file.empty()) RETURN_IF_ERROR(WritePidFile(options.pid_file, getpid()));
   const int status = StandFor(sandbox, stand_in);
   settings.reset();

@@ -20,7 +20,7 @@ absl::StatusOr<int> RunFeatures(const GlobalOptions&, std::vector<std::string> a
   ordered_json out = {
       {"ociVersionMin", "1.0.0"},
       {"ociVersionMax", kOciVersion},
-      {"hooks", {"prestart", "createRuntime", "poststart", "poststop"}},
+      {"hooks", {"prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"}},
       {"mountOptions",
        {"async",   "atime",    "bind",       "defaults",    "dev",        "diratime",      "dirsync",   "exec",
         "noatime", "nodev",    "nodiratime", "noexec",      "norelatime", "nostrictatime", "nosuid",    "private",

@@ -5,12 +5,14 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "runsc/container/console.h"
+#include "runsc/container/container_mounts.h"
 #include "runsc/container/hooks.h"
 #include "runsc/container/mount_plan.h"
 #include "runsc/error/error.h"
@@ -29,15 +31,14 @@ std::string Rfc3339Now() {
   return fmt::format("{}.{:09}Z", text, now.tv_nsec);
 }
 
-ContainerRecord NewRecord(const std::string& id, const Bundle& bundle, pid_t pid) {
+// Everything but the process.
+ContainerRecord NewRecord(const std::string& id, const Bundle& bundle) {
   ContainerRecord record;
   record.id = id;
   record.bundle = bundle.path;
   record.rootfs = bundle.spec.root_path[0] == '/' ? bundle.spec.root_path : bundle.path + "/" + bundle.spec.root_path;
   record.created = Rfc3339Now();
   record.annotations = bundle.spec.annotations;
-  record.pid = pid;
-  record.pid_start_time = ProcessStartTime(pid);
   record.status = "created";
   return record;
 }
@@ -49,6 +50,8 @@ absl::Status CheckTerminal(const oci::Process& process, const CreateOptions& opt
                    options.detach ? "" : " and stdin is no terminal");
   if (!process.terminal && !options.console_socket.empty())
     return Invalid("--console-socket: is given, but process.terminal is false");
+  if (!options.detach && !options.console_socket.empty())
+    return Invalid("--console-socket: needs --detach, an attached container uses the caller's terminal");
   return absl::OkStatus();
 }
 
@@ -72,6 +75,15 @@ absl::StatusOr<LaunchPlan> MakePlan(const CreateOptions& options, Bundle& bundle
   plan.boot.masked_paths = bundle.spec.masked_paths;
   plan.boot.readonly_paths = bundle.spec.readonly_paths;
   plan.boot.devices = bundle.spec.devices;
+  const oci::Hooks& hooks = bundle.spec.hooks;
+  plan.boot.waits_for_hooks =
+      !hooks.prestart.empty() || !hooks.create_runtime.empty() || !hooks.create_container.empty();
+  plan.boot.start_hooks = hooks.start_container;
+  if (!hooks.start_container.empty()) {
+    ContainerRecord seen_inside = NewRecord(options.id, bundle);
+    seen_inside.pid = 1;
+    plan.boot.state_json = StateJson(seen_inside, "created");
+  }
   RETURN_IF_ERROR(CheckTerminal(*bundle.spec.process, options));
   RETURN_IF_ERROR(CheckNamespacePaths(bundle.spec));
   absl::StatusOr<MountPlan> mounts = PlanBundleMounts(bundle.spec, bundle.path, bundle.warnings);
@@ -85,61 +97,82 @@ absl::StatusOr<LaunchPlan> MakePlan(const CreateOptions& options, Bundle& bundle
     const oci::Process& p = *bundle.spec.process;
     ASSIGN_OR_RETURN(console, OpenConsole(options.console_socket, p.console_height, p.console_width));
     for (int& fd : plan.stdio) fd = console.get();
+    plan.boot.leads_session = true;
   }
   return plan;
 }
 
-// What the forked supervisor tells the command that waits: "" or an error.
-void Tell(int pipe_fd, const absl::Status& status) {
-  std::string text = status.ok() ? "ok" : Text(status);
-  [[maybe_unused]] ssize_t n = write(pipe_fd, text.data(), text.size());
+// The hooks that run once the sandbox stands and before its init is loaded.
+absl::Status RunCreateHooks(const oci::Hooks& hooks, const ContainerRecord& record, ContainerMounts& mounts) {
+  std::string json = StateJson(record, "creating");
+  RETURN_IF_ERROR(RunHooks(hooks.prestart, "prestart", json, record.bundle));
+  RETURN_IF_ERROR(RunHooks(hooks.create_runtime, "createRuntime", json, record.bundle));
+  return mounts.RunHooks(json, record.bundle);
 }
 
-[[noreturn]] void SupervisorMain(StateDir& state, LaunchPlan plan, ScopedFd listener, ScopedFd console, ScopedFd tell) {
+void Warn(const std::vector<std::string>& warnings) {
+  for (const std::string& w : warnings) fprintf(stderr, "runsc: warning: %s\n", w.c_str());
+}
+
+// A container that could not be created is destroyed, which its hooks hear of.
+void RunPoststopHooks(const oci::Hooks& hooks, const ContainerRecord& record) {
+  Warn(RunAllHooks(hooks.poststop, "poststop", StateJson(record, "stopped"), record.bundle));
+}
+
+// The sandbox up to its loaded init, with the create hooks on the way. `mounts` must live as long as the sandbox.
+absl::StatusOr<std::unique_ptr<Supervisor>> Boot(LaunchPlan plan, Supervisor::Options options, const oci::Hooks& hooks,
+                                                 const ContainerRecord& record, ContainerMounts& mounts) {
+  if (!hooks.create_container.empty()) {
+    ASSIGN_OR_RETURN(mounts, ContainerMounts::Create(hooks.create_container, plan.gofer_mounts));
+  }
+  ASSIGN_OR_RETURN(auto supervisor, Supervisor::Create(std::move(plan), std::move(options)));
+  RETURN_IF_ERROR(supervisor->WaitReady([&] { return RunCreateHooks(hooks, record, mounts); }));
+  return supervisor;
+}
+
+[[noreturn]] void SupervisorMain(StateDir& state, const ContainerRecord& made_by_parent, const oci::Hooks& hooks,
+                                 LaunchPlan plan, ScopedFd listener, ScopedFd console, Channel command) {
   prctl(PR_SET_NAME, "runsc-init", 0, 0, 0);
   state.DetachFromParent();
   setsid();
-  auto supervisor = Supervisor::Create(std::move(plan), {.listener = std::move(listener), .job = false});
+  // The manager's end of the terminal reaches us by its signals: ^C, changes of its size, its hang-up.
+  if (console.valid()) ioctl(console.get(), TIOCSCTTY, 0);
+  ContainerRecord record = made_by_parent;
+  record.SetProcess(getpid());
+  ContainerMounts mounts;
+  auto supervisor = Boot(std::move(plan), {.listener = std::move(listener), .job = false}, hooks, record, mounts);
   console.Reset();
-  absl::Status ready = supervisor.ok() ? (*supervisor)->WaitReady() : supervisor.status();
-  Tell(tell.get(), ready);
-  tell.Reset();
-  if (!ready.ok()) {
-    if (supervisor.ok()) supervisor->reset();
+  const bool ok = supervisor.ok();
+  [[maybe_unused]] auto told =
+      command.Send(ok ? MessageKind::kOk : MessageKind::kError, 0, ok ? "" : Text(supervisor.status()));
+  // The command may be gone: nobody would ever know of this container.
+  if (!ok || !command.Receive().ok()) {
+    if (ok) supervisor->reset();
     _exit(1);
   }
+  command = Channel();
   int status = (*supervisor)->Run();
   [[maybe_unused]] auto written = state.WriteFile("exit", std::to_string(status));
   supervisor->reset();
   EndLike(status);
 }
 
-absl::Status WaitForReport(int fd) {
-  std::string text;
-  char buffer[4096];
-  for (;;) {
-    ssize_t n = read(fd, buffer, sizeof buffer);
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) break;
-    text.append(buffer, n);
-  }
-  if (text == "ok") return absl::OkStatus();
-  return Failed("create the container: {}", text.empty() ? "the supervisor ended early" : text);
-}
-
-// The hooks that run once the sandbox stands and before its init does.
-absl::Status RunCreateHooks(const Bundle& bundle, const ContainerRecord& record) {
-  std::string json = StateJson(record, "creating");
-  RETURN_IF_ERROR(RunHooks(bundle.spec.hooks.prestart, "prestart", json, record.bundle));
-  return RunHooks(bundle.spec.hooks.create_runtime, "createRuntime", json, record.bundle);
-}
-
 absl::Status Publish(StateDir& state, const CreateOptions& options, const Bundle& bundle,
                      const ContainerRecord& record) {
-  RETURN_IF_ERROR(RunCreateHooks(bundle, record));
   RETURN_IF_ERROR(state.WriteFile("config.json", bundle.config_text));
   if (!options.pid_file.empty()) RETURN_IF_ERROR(WritePidFile(options.pid_file, record.pid));
   return state.Save(record);
+}
+
+// Until the supervisor's container is ready, and published.
+absl::Status AwaitSupervisor(Channel command, StateDir& state, const CreateOptions& options, const Bundle& bundle,
+                             const ContainerRecord& record) {
+  Result<Message> ready = command.Receive();
+  if (!ready.ok()) return Failed("create the container: the supervisor ended early");
+  if (ready->kind != MessageKind::kOk) return Failed("create the container: {}", ready->text);
+  RETURN_IF_ERROR(Publish(state, options, bundle, record));
+  if (!command.Send(MessageKind::kOk).ok()) return Failed("create the container: the supervisor ended early");
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -167,26 +200,27 @@ absl::StatusOr<ContainerRecord> CreateContainer(StateDir& state, const CreateOpt
   ScopedFd console;
   ASSIGN_OR_RETURN(LaunchPlan plan, MakePlan(options, bundle, std::move(boot), console));
   ASSIGN_OR_RETURN(ScopedFd listener, state.Listen());
-  int report[2];
-  if (pipe2(report, O_CLOEXEC) != 0) return HostFailed("pipe");
-  ScopedFd report_read(report[0]), report_write(report[1]);
+  Result<std::pair<Channel, Channel>> link = Channel::Pair();
+  if (!link.ok()) return Failed("socketpair: {}", ErrnoText(link.error()));
+  ContainerRecord record = NewRecord(options.id, bundle);
   fflush(nullptr);
   pid_t pid = fork();
   if (pid < 0) return HostFailed("fork the supervisor");
   if (pid == 0) {
-    report_read.Reset();
-    SupervisorMain(state, std::move(plan), std::move(listener), std::move(console), std::move(report_write));
+    link->first = Channel();
+    SupervisorMain(state, record, bundle.spec.hooks, std::move(plan), std::move(listener), std::move(console),
+                   std::move(link->second));
   }
-  report_write.Reset();
-  absl::Status ready = WaitForReport(report_read.get());
-  ContainerRecord record = NewRecord(options.id, bundle, pid);
-  if (ready.ok()) ready = Publish(state, options, bundle, record);
-  if (!ready.ok()) {
+  link->second = Channel();
+  record.SetProcess(pid);
+  absl::Status made = AwaitSupervisor(std::move(link->first), state, options, bundle, record);
+  if (!made.ok()) {
     // The supervisor takes sentry and gofer with it.
     kill(pid, SIGKILL);
     while (waitpid(pid, nullptr, 0) < 0 && errno == EINTR) {
     }
-    return ready;
+    RunPoststopHooks(bundle.spec.hooks, record);
+    return made;
   }
   return record;
 }
@@ -195,20 +229,30 @@ absl::StatusOr<int> RunAttached(StateDir& state, const CreateOptions& options, B
   ScopedFd console;
   ASSIGN_OR_RETURN(LaunchPlan plan, MakePlan(options, bundle, std::move(boot), console));
   ASSIGN_OR_RETURN(ScopedFd listener, state.Listen());
-  ASSIGN_OR_RETURN(auto supervisor,
-                   Supervisor::Create(std::move(plan), {.listener = std::move(listener), .job = false}));
-  console.Reset();
-  RETURN_IF_ERROR(supervisor->WaitReady());
-  ContainerRecord record = NewRecord(options.id, bundle, getpid());
-  RETURN_IF_ERROR(Publish(state, options, bundle, record));
-  record.status = "running";
-  RETURN_IF_ERROR(state.Save(record));
+  const oci::Hooks& hooks = bundle.spec.hooks;
+  ContainerRecord record = NewRecord(options.id, bundle);
+  record.SetProcess(getpid());
+  ContainerMounts mounts;
+  auto supervisor = Boot(std::move(plan), {.listener = std::move(listener), .job = false}, hooks, record, mounts);
+  absl::Status made = supervisor.ok() ? Publish(state, options, bundle, record) : supervisor.status();
+  if (made.ok()) {
+    record.status = "running";
+    made = state.Save(record);
+  }
   state.Unlock();
-  RETURN_IF_ERROR(supervisor->Start());
-  absl::Status hooks = RunHooks(bundle.spec.hooks.poststart, "poststart", StateJson(record, "running"), record.bundle);
-  if (!hooks.ok()) fprintf(stderr, "runsc: %s\n", Text(hooks).c_str());
-  int status = supervisor->Run();
+  if (made.ok()) made = (*supervisor)->Start();
+  if (!made.ok()) {
+    if (supervisor.ok()) supervisor->reset();
+    RunPoststopHooks(hooks, record);
+    return made;
+  }
+  Warn(RunAllHooks(hooks.poststart, "poststart", StateJson(record, "running"), record.bundle));
+  int status = (*supervisor)->Run();
   [[maybe_unused]] auto written = state.WriteFile("exit", std::to_string(status));
+  if (absl::Status failed = (*supervisor)->start_failure(); !failed.ok()) {
+    RunPoststopHooks(hooks, record);
+    return failed;
+  }
   return status;
 }
 
@@ -226,7 +270,8 @@ absl::Status StartContainer(StateDir& state, ContainerRecord& record) {
   ASSIGN_OR_RETURN(std::string config, state.ReadFile("config.json"));
   std::vector<std::string> warnings;
   ASSIGN_OR_RETURN(oci::Spec spec, oci::ParseSpec(config, warnings));
-  return RunHooks(spec.hooks.poststart, "poststart", StateJson(record, "running"), record.bundle);
+  Warn(RunAllHooks(spec.hooks.poststart, "poststart", StateJson(record, "running"), record.bundle));
+  return absl::OkStatus();
 }
 
 absl::Status DestroyContainer(StateDir& state, const ContainerRecord& record) {
@@ -234,9 +279,7 @@ absl::Status DestroyContainer(StateDir& state, const ContainerRecord& record) {
   RETURN_IF_ERROR(state.Remove());
   std::vector<std::string> warnings;
   absl::StatusOr<oci::Spec> spec = config.ok() ? oci::ParseSpec(*config, warnings) : config.status();
-  if (!spec.ok()) return absl::OkStatus();
-  absl::Status hooks = RunHooks(spec->hooks.poststop, "poststop", StateJson(record, "stopped"), record.bundle);
-  if (!hooks.ok()) fprintf(stderr, "runsc: warning: %s\n", Text(hooks).c_str());
+  if (spec.ok()) RunPoststopHooks(spec->hooks, record);
   return absl::OkStatus();
 }
 

@@ -74,6 +74,16 @@ absl::Status RunHook(const oci::Hook& hook, const std::string& what, const std::
 
 }  // namespace
 
+std::vector<std::string> RunAllHooks(const std::vector<oci::Hook>& hooks, const char* kind,
+                                     const std::string& state_json, const std::string& directory) {
+  std::vector<std::string> failures;
+  for (size_t i = 0; i < hooks.size(); ++i) {
+    absl::Status s = RunHook(hooks[i], fmt::format("hooks.{}[{}]", kind, i), state_json, directory);
+    if (!s.ok()) failures.push_back(Text(s));
+  }
+  return failures;
+}
+
 absl::Status RunHooks(const std::vector<oci::Hook>& hooks, const char* kind, const std::string& state_json,
                       const std::string& directory) {
   for (size_t i = 0; i < hooks.size(); ++i)

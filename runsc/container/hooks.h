@@ -11,6 +11,10 @@
 
 namespace moat {
 
+// Runs all of them in order and answers what the failing ones said: for hooks whose failure changes nothing.
+std::vector<std::string> RunAllHooks(const std::vector<oci::Hook>& hooks, const char* kind,
+                                     const std::string& state_json, const std::string& directory);
+
 // Runs them in order until one fails: its name, exit status and stderr are in the error. `kind`: "createRuntime".
 absl::Status RunHooks(const std::vector<oci::Hook>& hooks, const char* kind, const std::string& state_json,
                       const std::string& directory);

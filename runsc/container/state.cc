@@ -209,6 +209,11 @@ absl::StatusOr<Channel> StateDir::Connect() const {
   return Channel(std::move(socket_fd));
 }
 
+void ContainerRecord::SetProcess(pid_t supervisor) {
+  pid = supervisor;
+  pid_start_time = ProcessStartTime(supervisor);
+}
+
 uint64_t ProcessStartTime(pid_t pid) {
   if (pid <= 0) return 0;
   ScopedFd fd(open(fmt::format("/proc/{}/stat", pid).c_str(), O_RDONLY | O_CLOEXEC));

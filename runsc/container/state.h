@@ -22,7 +22,8 @@ struct ContainerRecord {
   std::map<std::string, std::string> annotations;
   pid_t pid = 0;                // of the supervisor
   uint64_t pid_start_time = 0;  // field 22 of /proc/<pid>/stat: the pid may be another process's by now
-  std::string status;           // "created" or "running" as of the last command; see StatusNow
+  void SetProcess(pid_t supervisor);
+  std::string status;  // "created" or "running" as of the last command; see StatusNow
 };
 
 // "invalid container ID format" unless [A-Za-z0-9_+.-]+ and neither "." nor "..".

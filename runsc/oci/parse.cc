@@ -133,12 +133,20 @@ void ReadDevices(JsonReader& linux_object, Spec& spec) {
   });
 }
 
+std::vector<std::string> ReadAbsolutePaths(JsonReader& object, std::string_view key) {
+  std::vector<std::string> paths = object.Strings(key);
+  for (size_t i = 0; i < paths.size(); ++i) {
+    if (paths[i].empty() || paths[i][0] != '/') object.Fail(fmt::format("{}[{}]", key, i), "must be an absolute path");
+  }
+  return paths;
+}
+
 void ReadLinux(JsonReader l, Spec& spec) {
   ReadNamespaces(l, spec);
   ReadDevices(l, spec);
   spec.sysctl = l.StringMap("sysctl");
-  spec.masked_paths = l.Strings("maskedPaths");
-  spec.readonly_paths = l.Strings("readonlyPaths");
+  spec.masked_paths = ReadAbsolutePaths(l, "maskedPaths");
+  spec.readonly_paths = ReadAbsolutePaths(l, "readonlyPaths");
   spec.cgroups_path = l.String("cgroupsPath");
   JsonReader resources = l.Object("resources");
   for (const std::string& key : resources.Keys()) {
@@ -199,10 +207,6 @@ absl::StatusOr<Spec> ParseSpec(std::string_view text, std::vector<std::string>& 
   spec.hooks =
       Hooks{ReadHooks(hooks, "prestart"),       ReadHooks(hooks, "createRuntime"), ReadHooks(hooks, "createContainer"),
             ReadHooks(hooks, "startContainer"), ReadHooks(hooks, "poststart"),     ReadHooks(hooks, "poststop")};
-  if (!spec.hooks.create_container.empty())
-    hooks.Fail("createContainer", "hooks inside the container's namespaces are not implemented");
-  if (!spec.hooks.start_container.empty())
-    hooks.Fail("startContainer", "hooks inside the container's namespaces are not implemented");
   spec.annotations = root.StringMap("annotations");
   for (const char* key : {"windows", "solaris", "vm", "zos", "freebsd"}) {
     if (root.Has(key)) root.Warn(key, "is for another platform, ignored");

@@ -50,8 +50,8 @@ TEST(ParseTest, ErrorsNameTheField) {
   EXPECT_EQ(ErrorOf(With(R"("root":)", R"("mounts":[{"type":"proc"}],"root":)")), "mounts[0].destination: is required");
   EXPECT_EQ(ErrorOf(With(R"("root":)", R"("linux":{"namespaces":[{"type":"foo"}]},"root":)")),
             "linux.namespaces[0].type: unknown namespace type foo");
-  EXPECT_EQ(ErrorOf(With(R"("root":)", R"("hooks":{"startContainer":[{"path":"/x"}]},"root":)")),
-            "hooks.startContainer: hooks inside the container's namespaces are not implemented");
+  EXPECT_EQ(ErrorOf(With(R"("root":)", R"("hooks":{"startContainer":[{"path":"x"}]},"root":)")),
+            "hooks.startContainer[0].path: must be an absolute path");
   EXPECT_EQ(ErrorOf("[]"), "the document: must be an object");
 }
 

@@ -20,11 +20,13 @@ namespace moat {
 enum class MessageKind : uint32_t {
   // supervisor -> sentry
   kGo = 1,  // identity maps are written, go on
+  kLoad,    // after kBooted: the hooks have run, load init
   kStart,   // run the container's init
   kSignal,  // number: signal for init; text "terminal": for the foreground group of its terminal
   kGround,  // number: 1 when the caller's terminal has its foreground outside of the sandbox, 0 when no more
   kClient,  // one fd: a client's connection
   // sentry -> supervisor
+  kBooted,  // only with BootConfig::waits_for_hooks: mounts are made
   kReady,   // init is loaded
   kFailed,  // number: exit code; text: why. The sentry ends.
   kStarted,
@@ -46,6 +48,7 @@ enum ExecFlags : int32_t {
   kExecJob = 1,         // it stops as the process does
   kExecOrphaned = 2,    // StandIn::is_orphaned
   kExecBackground = 4,  // as kGround
+  kExecLeader = 8,      // it leads the session of the terminal: a hang-up is the terminal's end
 };
 
 struct Message {

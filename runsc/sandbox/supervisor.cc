@@ -31,7 +31,7 @@ absl::StatusOr<std::unique_ptr<Supervisor>> Supervisor::Create(LaunchPlan plan, 
   return std::unique_ptr<Supervisor>(new Supervisor(std::move(processes), std::move(options), std::move(stand_in)));
 }
 
-absl::Status Supervisor::WaitReady() {
+absl::Status Supervisor::WaitReady(absl::FunctionRef<absl::Status()> on_boot) {
   while (!ready_ && failure_.ok()) {
     pollfd fds[] = {{processes_.sentry.channel.fd(), POLLIN, 0}, {processes_.gofer.pidfd.get(), POLLIN, 0}};
     if (poll(fds, 2, -1) < 0) {
@@ -45,6 +45,11 @@ absl::Status Supervisor::WaitReady() {
         return Failed("the sandbox ended while it booted");
       }
       HandleMessage(*std::move(message));
+      if (std::exchange(booted_, false)) {
+        RETURN_IF_ERROR(on_boot());
+        if (!processes_.sentry.channel.Send(MessageKind::kLoad).ok())
+          return Failed("the sandbox ended while it booted");
+      }
     } else if (fds[1].revents != 0) {
       Result<Message> why = processes_.gofer.channel.Receive();
       return why.ok() && why->kind == MessageKind::kFailed ? Failed("the gofer cannot start: {}", why->text)
@@ -61,6 +66,9 @@ absl::Status Supervisor::Start() {
 
 void Supervisor::HandleMessage(Message message) {
   switch (message.kind) {
+    case MessageKind::kBooted:
+      booted_ = true;
+      break;
     case MessageKind::kReady:
       ready_ = true;
       break;

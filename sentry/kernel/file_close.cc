@@ -4,6 +4,8 @@
 
 #include "fs/vfs/file_locks.h"
 #include "sentry/kernel/directory_notify.h"
+#include "sentry/kernel/fs_call.h"
+#include "sentry/kernel/task.h"
 
 namespace moat {
 
@@ -19,6 +21,17 @@ Result<void> CloseFile(const VfsContext& ctx, RefPtr<File> file) {
 
 void CloseFiles(const VfsContext& ctx, std::vector<RefPtr<File>> files) {
   for (RefPtr<File>& f : files) (void)CloseFile(ctx, std::move(f));
+}
+
+void UnshareFdTable(Task& t) {
+  if (!t.fds().shared()) return;
+  RefPtr<FdTable> own = t.fds().Clone();
+  own->AddUser();
+  RefPtr<FdTable> shared = t.fd_table();
+  t.SetFdTable(std::move(own));
+  if (!shared->DropUser()) return;
+  Task::FsCall fs(t);  // the other users have gone meanwhile
+  CloseFiles(fs, shared->RemoveAll());
 }
 
 }  // namespace moat

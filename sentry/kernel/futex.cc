@@ -14,6 +14,7 @@ Result<FutexKey> FutexKey::Make(MemoryManager& mm, GuestAddr addr, bool shared) 
   if (addr % sizeof(uint32_t) != 0) return kEINVAL;
   if (addr >= mm.environment().max_address) return kEFAULT;
   if (!shared) return FutexKey{RefPtr<RefCounted>(&mm), addr};
+  TRY(mm.Load32(addr));  // Linux finds the page by touching it: kEFAULT when that cannot be
   WordIdentity word = TRY(mm.IdentifyWord(addr));
   if (word.mappable) return FutexKey{std::move(word.mappable), word.offset};
   return FutexKey{RefPtr<RefCounted>(&mm), addr};

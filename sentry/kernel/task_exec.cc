@@ -166,16 +166,7 @@ Result<void> TaskExec::Run(Task& t, ExecRequest request) {
   }();
   if (!loaded.ok()) return loaded.error();
   TRY(Dethread(t));
-  if (t.fd_table_->shared()) {
-    RefPtr<FdTable> own = t.fd_table_->Clone();
-    own->AddUser();
-    RefPtr<FdTable> shared = t.fd_table_;
-    t.SetFdTable(std::move(own));
-    if (shared->DropUser()) {
-      Task::FsCall fs(t);
-      CloseFiles(fs, shared->RemoveAll());
-    }
-  }
+  UnshareFdTable(t);
   Install(t, *loaded);
   Task::FsCall fs(t);
   CloseFiles(fs, t.fd_table_->RemoveCloexec());

@@ -217,7 +217,14 @@ bool TaskExit::NotifyParent(ThreadGroup& group, DeferredSignals& signals) {
     const int status = group.exit_status();
     const int code = WIFEXITED(status) ? CLD_EXITED : CLD_KILLED;
     const int value = WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status);
-    signals.Add(*parent, ChildSigInfo(group, *parent, signo, code, value));
+    const SigInfo info = ChildSigInfo(group, *parent, signo, code, value);
+    // Before the wake-up, so that whoever has waited for the child has its signal. SIGCONT alone needs the tree mutex
+    // itself, to report that the parent goes on.
+    if (signo == SIGCONT) {
+      signals.Add(*parent, info);
+    } else {
+      (void)parent->SendSignal(info, true);
+    }
   }
   parent->child_queue_.Notify(EPOLLIN);
   return ignored;

@@ -7,7 +7,6 @@
 namespace moat {
 
 inline std::string PathText(const VfsContext& ctx, const VfsPath& path) {
-  if (path.dentry && path.dentry->IsAnonymous()) return path.dentry->name();
   return ctx.mounts.PathName(path, ctx.root);
 }
 

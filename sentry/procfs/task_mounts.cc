@@ -53,6 +53,9 @@ std::string Line(const MountNamespace::MountInfo& m, Format format) {
                               Escape(m.mount_point), MountOptions(m.flags, ro));
   if (m.peer_group != 0) s += fmt::format(" shared:{}", m.peer_group);
   if (m.master_group != 0) s += fmt::format(" master:{}", m.master_group);
+  if (m.propagates_from != 0 && m.propagates_from != m.master_group) {
+    s += fmt::format(" propagate_from:{}", m.propagates_from);
+  }
   if (m.unbindable) s += " unbindable";
   return s + fmt::format(" - {} {} {}{}\n", m.fs_type, source, m.fs_read_only ? "ro" : "rw", fs_options);
 }

@@ -11,8 +11,6 @@ namespace moat {
 namespace {
 
 constexpr int kMaxEvents = INT32_MAX / static_cast<int>(sizeof(abi::EpollEvent));
-// One wait hands out at most this many: the buffer is ours.
-constexpr int kEventsPerWait = 4096;
 
 Result<int64_t> Create(Task& t, bool cloexec) { return TRY(t.InstallFd(MakeRef<EpollFile>(), cloexec)); }
 
@@ -21,8 +19,8 @@ Result<int64_t> Wait(Task& t, FdNum epfd, GuestAddr events, int max_events, Dead
   RefPtr<File> file = TRY(t.GetFileNotPath(ToInt(epfd)));
   auto* epoll = dynamic_cast<EpollFile*>(file.get());
   if (epoll == nullptr) return kEINVAL;
-  const auto max = static_cast<size_t>(std::min(max_events, kEventsPerWait));
-  std::vector<abi::EpollEvent> ready;
+  const auto max = static_cast<size_t>(max_events);
+  std::vector<abi::EpollEvent> ready;  // grows with what is registered and ready, not with what is asked for
   Result<size_t> n = kEAGAIN;
   if (deadline <= MonotonicNow()) {
     n = epoll->Collect(max, ready);

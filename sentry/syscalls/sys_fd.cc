@@ -1,6 +1,8 @@
 // Descriptors: close(2), close_range(2), dup(2), ioctl(2).
 #include <fcntl.h>
 #include <linux/close_range.h>
+#include <linux/fiemap.h>
+#include <linux/fs.h>
 #include <linux/sockios.h>
 #include <sys/ioctl.h>
 
@@ -29,7 +31,7 @@ Result<int64_t> SysClose(Task& t, FdNum fd) {
 
 Result<int64_t> SysCloseRange(Task& t, unsigned first, unsigned last, unsigned flags) {
   if ((flags & ~(CLOSE_RANGE_UNSHARE | CLOSE_RANGE_CLOEXEC)) || first > last) return kEINVAL;
-  if ((flags & CLOSE_RANGE_UNSHARE) && t.fds().shared()) t.SetFdTable(t.fds().Clone());
+  if (flags & CLOSE_RANGE_UNSHARE) UnshareFdTable(t);
   if (flags & CLOSE_RANGE_CLOEXEC) {
     t.fds().SetCloexecRange(first, last);
     return 0;
@@ -59,6 +61,21 @@ Result<int64_t> SysDup2(Task& t, FdNum old_fd, FdNum new_fd) {
   TRY(t.GetFile(ToInt(old_fd)));
   return ToInt(new_fd);
 }
+
+namespace {
+
+// ioctl_ficlonerange(2): Linux's checks; then no file system of ours shares extents.
+Result<int64_t> Clone(Task& t, File& out, int in_fd) {
+  RefPtr<File> in = TRY(t.GetFileNotPath(in_fd));
+  RefPtr<Inode> from = in->inode(), to = out.inode();
+  if (&from->fs() != &to->fs()) return kEXDEV;
+  if (from->is_dir() || to->is_dir()) return kEISDIR;
+  if (from->type() != S_IFREG || to->type() != S_IFREG) return kEINVAL;
+  if (!in->readable() || !out.writable() || (out.flags() & O_APPEND) != 0) return kEBADF;
+  return kEOPNOTSUPP;
+}
+
+}  // namespace
 
 Result<int64_t> SysIoctl(Task& t, FdNum fd, uint32_t cmd, uint64_t arg) {
   RefPtr<File> file = TRY(t.GetFileNotPath(ToInt(fd)));
@@ -104,6 +121,18 @@ Result<int64_t> SysIoctl(Task& t, FdNum fd, uint32_t cmd, uint64_t arg) {
       RefPtr<File> peer = TRY(file->OpenPeer(fs, static_cast<int>(arg)));
       return TRY(t.InstallFd(std::move(peer), (arg & O_CLOEXEC) != 0));
     }
+    case FICLONE:
+      return Clone(t, *file, static_cast<int>(arg));
+    case FICLONERANGE:
+      return Clone(t, *file, static_cast<int>(TRY(UserIn<file_clone_range>(arg).Read(t.memory())).src_fd));
+    case FIGETBSZ: {
+      const uint64_t size = TRY(file->inode()->fs().StatFs()).block_size;
+      TRY(UserOut<int32_t>(arg).Write(t.memory(), static_cast<int32_t>(size)));
+      return 0;
+    }
+    case FS_IOC_FIEMAP:
+      if (file->inode()->type() != S_IFREG && file->inode()->type() != S_IFDIR) break;
+      return kEOPNOTSUPP;  // no file system of ours tells where its data are
     default:
       break;
   }

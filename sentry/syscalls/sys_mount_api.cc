@@ -1,6 +1,9 @@
-// The mount calls on descriptors: fsopen(2), fsconfig(2), fsmount(2), open_tree(2), move_mount(2), mount_setattr(2).
+// The mount calls on descriptors: fsopen(2), fspick(2), fsconfig(2), fsmount(2), open_tree(2), move_mount(2),
+// mount_setattr(2).
 #include <fcntl.h>
 #include <linux/mount.h>
+
+#include <optional>
 
 #include "fs/anon/anon_inode.h"
 #include "fs/vfs/mount_ops.h"
@@ -16,27 +19,36 @@ namespace {
 constexpr uint64_t kReadOnly = 1, kNoSuid = 2, kNoDev = 4, kNoExec = 8, kNoAtime = 1024, kNoDirAtime = 2048;
 constexpr uint64_t kPrivate = 1 << 18, kSlave = 1 << 19, kShared = 1 << 20, kUnbindable = 1 << 17;
 constexpr uint64_t kRelatime = 1 << 21, kStrictAtime = 1 << 24, kNoSymFollow = 256;
+constexpr unsigned kCreateExclusively = 8;  // FSCONFIG_CMD_CREATE_EXCL
 constexpr uint64_t kKnownAttributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC |
                                       MOUNT_ATTR__ATIME | MOUNT_ATTR_NODIRATIME | 0x00200000 /* NOSYMFOLLOW */;
 
-// A file system that is being configured.
+// A file system that is being configured: a new one (fsopen), or one that is there (fspick, and after fsmount).
 class ConfigFile final : public File {
  public:
-  ConfigFile(FileSystemType& type) : File(AnonInodePath("fscontext"), OpenFlags{O_RDWR}), type_(type) {}
+  explicit ConfigFile(FileSystemType& type)
+      : File(AnonInodePath("fscontext"), OpenFlags{O_RDWR}), type_(type), phase_(Phase::kCreateParameters) {}
+  ConfigFile(FileSystemType& type, RefPtr<Mount> of)
+      : File(AnonInodePath("fscontext"), OpenFlags{O_RDWR}),
+        type_(type),
+        phase_(Phase::kReconfigure),
+        fs_(&of->fs()),
+        mount_(std::move(of)) {}
 
   Result<void> Set(const VfsContext& ctx, MountParameter p) {
     bool generic = p.is_flag ? p.key == "ro" || p.key == "rw" : p.key == "source" && !p.place;
     if (!generic) TRY(type_.CheckParameter(ctx, p));
     MutexLock lock(mu_);
-    if (fs_) return kEBUSY;
+    if (phase_ != Phase::kCreateParameters && phase_ != Phase::kReconfigure) return kEBUSY;
     if (!generic) {
+      if (fs_ && !fs_->takes_new_options()) return kEINVAL;
       std::string item = p.is_flag ? p.key : p.key + "=" + p.value;
       request_.data += (request_.data.empty() ? "" : ",") + std::move(item);
       request_.parameters.push_back(std::move(p));
     } else if (p.is_flag) {
-      request_.flags = p.key == "ro" ? request_.flags | kReadOnly : request_.flags & ~kReadOnly;
+      read_only_ = p.key == "ro";
     } else {
-      if (!request_.source.empty()) return kEINVAL;
+      if (!request_.source.empty() || fs_) return kEINVAL;
       request_.source = std::move(p.value);
     }
     return {};
@@ -46,31 +58,61 @@ class ConfigFile final : public File {
     MountRequest request;
     {
       MutexLock lock(mu_);
-      if (fs_) return kEBUSY;
+      if (phase_ != Phase::kCreateParameters) return kEBUSY;
+      phase_ = Phase::kFailed;  // unless it comes out otherwise
+      if (read_only_ == true) request_.flags |= kReadOnly;
       request = request_;
     }
     RefPtr<FileSystem> fs = TRY(vfs::MakeFileSystem(ctx, type_.name(), request));
+    if ((request.flags & kReadOnly) != 0) fs->set_read_only(true);
     MutexLock lock(mu_);
-    if (fs_) return kEBUSY;
-    fs->set_read_only((request.flags & kReadOnly) != 0);
     fs_ = std::move(fs);
+    phase_ = Phase::kAwaitsMount;
     return {};
   }
-  // Once: fsmount takes the file system out. kEINVAL before FSCONFIG_CMD_CREATE.
+  // FSCONFIG_CMD_RECONFIGURE.
+  Result<void> Reconfigure(const VfsContext& ctx) {
+    MutexLock lock(mu_);
+    if (phase_ != Phase::kReconfigure) return kEBUSY;
+    UserNamespace* owner = fs_->user_ns() != nullptr ? fs_->user_ns() : &RootOf(*ctx.cred.user_ns);
+    if (!ctx.cred.HasCapabilityIn(CAP_SYS_ADMIN, *owner)) return kEPERM;
+    if (read_only_ == false && !fs_->can_be_written()) return kEROFS;
+    TRY(fs_->Reconfigure(request_.data));
+    if (read_only_) fs_->set_read_only(*read_only_);
+    ForgetLocked();
+    return {};
+  }
+  // fsmount takes the file system out, once. kEINVAL before FSCONFIG_CMD_CREATE.
   Result<RefPtr<FileSystem>> Take(std::string& source) {
     MutexLock lock(mu_);
-    if (!fs_ || taken_) return kEINVAL;
-    taken_ = true;
+    if (!fs_) return kEINVAL;
+    if (phase_ != Phase::kAwaitsMount) return kEBUSY;
+    phase_ = Phase::kReconfigure;
     source = request_.source.empty() ? "none" : request_.source;
+    ForgetLocked();
     return fs_;
   }
+  // No message is ever left to be read.
+  Result<size_t> Read(const VfsContext&, IoDest&) override { return kENODATA; }
 
  private:
+  enum class Phase { kCreateParameters, kAwaitsMount, kReconfigure, kFailed };
+  static UserNamespace& RootOf(UserNamespace& ns) {
+    UserNamespace* at = &ns;
+    while (at->parent() != nullptr) at = at->parent();
+    return *at;
+  }
+  void ForgetLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    request_ = {};
+    read_only_.reset();
+  }
   FileSystemType& type_;  // lives for ever
   Mutex mu_{LockRank::kLeaf};
+  Phase phase_ ABSL_GUARDED_BY(mu_);
   MountRequest request_ ABSL_GUARDED_BY(mu_);
+  std::optional<bool> read_only_ ABSL_GUARDED_BY(mu_);
   RefPtr<FileSystem> fs_ ABSL_GUARDED_BY(mu_);
-  bool taken_ ABSL_GUARDED_BY(mu_) = false;
+  const RefPtr<Mount> mount_;  // keeps a picked one
 };
 
 Result<uint64_t> MountFlags(uint64_t attributes) {
@@ -140,13 +182,33 @@ Result<int64_t> SysFsconfig(Task& t, FdNum fd, unsigned command, UserString key,
       return 0;
     }
     case FSCONFIG_CMD_CREATE:
+    case kCreateExclusively:  // no instance is ever shared
       if (key || value || aux != 0) return kEINVAL;
       TRY(vfs::CheckMayMount(fs));
       TRY(config.CreateFs(fs));
       return 0;
+    case FSCONFIG_CMD_RECONFIGURE:
+      if (key || value || aux != 0) return kEINVAL;
+      TRY(config.Reconfigure(fs));
+      return 0;
     default:
       return kEOPNOTSUPP;
   }
+}
+
+Result<int64_t> SysFspick(Task& t, DirFdNum dirfd, UserString path, unsigned flags) {
+  if (flags & ~unsigned{FSPICK_CLOEXEC | FSPICK_SYMLINK_NOFOLLOW | FSPICK_NO_AUTOMOUNT | FSPICK_EMPTY_PATH}) {
+    return kEINVAL;
+  }
+  Task::FsCall fs(t);
+  TRY(vfs::CheckMayMount(fs));
+  int at =
+      ((flags & FSPICK_EMPTY_PATH) ? AT_EMPTY_PATH : 0) | ((flags & FSPICK_SYMLINK_NOFOLLOW) ? AT_SYMLINK_NOFOLLOW : 0);
+  VfsPath place = TRY(ResolveArgument(t, fs, ToInt(dirfd), path, at));
+  if (place.dentry != place.mount->root()) return kEINVAL;
+  FileSystemType* type = vfs::FindFileSystemType(place.mount->fs().type_name());
+  if (type == nullptr) return kEOPNOTSUPP;  // not one that can be mounted: the sandbox's root
+  return TRY(t.InstallFd(MakeRef<ConfigFile>(*type, std::move(place.mount)), (flags & FSPICK_CLOEXEC) != 0));
 }
 
 Result<int64_t> SysFsmount(Task& t, FdNum fd, unsigned flags, unsigned attributes) {

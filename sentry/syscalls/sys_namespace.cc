@@ -132,16 +132,7 @@ Result<int64_t> SysUnshare(Task& t, CloneFlagBits bits) {
   if ((flags & CLONE_FS) != 0) fs = fs->Clone();
   NewNamespaces made = TRY(MakeNamespaces(t, flags & kNamespaces, *fs));
   if ((flags & CLONE_FS) != 0) t.SetFsContext(std::move(fs));
-  if ((flags & CLONE_FILES) != 0 && t.fds().shared()) {
-    RefPtr<FdTable> own = t.fds().Clone();
-    own->AddUser();
-    RefPtr<FdTable> shared = t.fd_table();
-    t.SetFdTable(std::move(own));
-    if (shared->DropUser()) {
-      Task::FsCall call(t);
-      CloseFiles(call, shared->RemoveAll());
-    }
-  }
+  if ((flags & CLONE_FILES) != 0) UnshareFdTable(t);
   Adopt(t, std::move(made));
   return 0;
 }

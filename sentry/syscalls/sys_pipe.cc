@@ -42,11 +42,13 @@ Result<int64_t> SysPipe(Task& t, GuestAddr out) { return SysPipe2(t, out, 0); }
 Result<int64_t> SysMemfdCreate(Task& t, UserString name, unsigned flags) {
   constexpr size_t kMaxName = 255 - sizeof("memfd:") + 1;
   constexpr unsigned kKnown = MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL | MFD_EXEC;
-  // Huge pages are the host's to give; a program that asks for them falls back.
-  if (flags & ~kKnown) return kEINVAL;
+  constexpr unsigned kSizeOfPages = MFD_HUGE_MASK << MFD_HUGE_SHIFT;
+  const bool huge = (flags & MFD_HUGETLB) != 0;
+  if (flags & ~(huge ? kKnown | MFD_HUGETLB | kSizeOfPages : kKnown)) return kEINVAL;
   if ((flags & MFD_NOEXEC_SEAL) && (flags & MFD_EXEC)) return kEINVAL;
   Result<std::string> text = name.Read(t.memory(), kMaxName + 1);
   if (!text.ok()) return text.error() == kENAMETOOLONG ? kEINVAL : text.error();
+  if (huge) return kENODEV;  // there are huge pages of no size
   Task::FsCall fs(t);
   RefPtr<File> file = TRY(CreateMemfd(fs, *text, flags));
   return TRY(t.InstallFd(std::move(file), (flags & MFD_CLOEXEC) != 0));

@@ -247,27 +247,26 @@ Result<int64_t> SysVmsplice(Task& t, FdNum fd, GuestAddr array, size_t count, un
 Result<int64_t> SysCopyFileRange(Task& t, FdNum in_fd, GuestAddr in_offset, FdNum out_fd, GuestAddr out_offset,
                                  size_t count, unsigned flags) {
   if (flags != 0) return kEINVAL;
-  RefPtr<File> in = TRY(OpenFor(t, in_fd, false));
-  RefPtr<File> out = TRY(OpenFor(t, out_fd, true));
+  RefPtr<File> in = TRY(t.GetFileNotPath(ToInt(in_fd)));
+  RefPtr<File> out = TRY(t.GetFileNotPath(ToInt(out_fd)));
   Position from = TRY(Position::Read(t, in_offset));
   Position to = TRY(Position::Read(t, out_offset));
   RefPtr<Inode> in_inode = in->inode(), out_inode = out->inode();
   if ((in_inode && in_inode->is_dir()) || (out_inode && out_inode->is_dir())) return kEISDIR;
   if (!IsRegular(*in) || !IsRegular(*out)) return kEINVAL;
-  if ((out->flags() & O_APPEND) != 0) return kEBADF;
+  if (!in->readable() || !out->writable() || (out->flags() & O_APPEND) != 0) return kEBADF;
   count = std::min(count, kMaxReadWrite);
   int64_t read_at = from.io().explicit_offset ? from.io().offset : in->offset();
   int64_t write_at = to.io().explicit_offset ? to.io().offset : out->offset();
-  int64_t end;
-  if (__builtin_add_overflow(std::max(read_at, write_at), static_cast<int64_t>(count), &end)) return kEOVERFLOW;
   if (in_inode == out_inode) {
     // The range that the file really has decides about an overlap.
     int64_t size = static_cast<int64_t>(TRY(in->GetAttr()).size);
     count = static_cast<size_t>(std::clamp<int64_t>(size - read_at, 0, static_cast<int64_t>(count)));
-    if (read_at < write_at + static_cast<int64_t>(count) && write_at < read_at + static_cast<int64_t>(count)) {
-      return kEINVAL;
-    }
+    const uint64_t distance = static_cast<uint64_t>(read_at < write_at ? write_at - read_at : read_at - write_at);
+    if (distance < count) return kEINVAL;
   }
+  // A source that ends there reads as nothing, a target as EFBIG: neither sum wraps.
+  count = std::min(count, static_cast<size_t>(INT64_MAX - read_at));
   int64_t n = TRY(CopyFromSeekable(t, *in, from, *out, to, count));
   TRY(from.Store(t));
   TRY(to.Store(t));

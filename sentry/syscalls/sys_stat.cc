@@ -171,7 +171,10 @@ Result<int64_t> SysStatx(Task& t, DirFdNum dirfd, UserString path, AtFlagBits at
   if ((flags & ~kKnown) || (flags & AT_STATX_SYNC_TYPE) == AT_STATX_SYNC_TYPE) return kEINVAL;
   if (mask & STATX__RESERVED) return kEINVAL;
   abi::Statx x = ToStatx(t, TRY(StatArgument(t, ToInt(dirfd), path, flags)));
-  if (mask & STATX_MNT_ID_UNIQUE) x.stx_mask = (x.stx_mask & ~STATX_MNT_ID) | STATX_MNT_ID_UNIQUE;
+  if (mask & STATX_MNT_ID_UNIQUE) {
+    x.stx_mask = (x.stx_mask & ~STATX_MNT_ID) | STATX_MNT_ID_UNIQUE;
+    x.stx_mnt_id += Mount::kUniqueIdOffset;
+  }
   TRY(out.Write(t.memory(), x));
   return 0;
 }

@@ -1,6 +1,7 @@
 // dup(2), fcntl(2) on descriptors, close(2), close_range(2), ioctl(2) on descriptors.
 #include <fcntl.h>
 #include <linux/close_range.h>
+#include <linux/fs.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -146,6 +147,26 @@ TEST_F(Descriptor, CloseRangeUnshareLeavesOtherThreadsAlone) {
   EXPECT_TRUE(IsOpen(300));
   close(300);
 }
+TEST_F(Descriptor, CloseRangeUnshareLeavesTheTableForGood) {
+  // What the child leaves behind is the parent's alone, so that the next child shares a table of two again.
+  EXPECT_TRUE(PassesInChild([this] {
+    ASSERT_EQ(dup2(fd(), 300), 300);
+    for (int i = 0; i < 3; ++i) {
+      clone_args args = {};
+      args.flags = CLONE_FILES;
+      args.exit_signal = SIGCHLD;
+      const pid_t child = Clone3(&args);
+      if (child == 0) {
+        const bool fine = close_range(300, 400, CLOSE_RANGE_UNSHARE | CLOSE_RANGE_CLOEXEC) == 0 && IsOpen(300);
+        _exit(fine ? 0 : 1);
+      }
+      EXPECT_EQ(WaitStatus(child), 0);
+      ASSERT_TRUE(IsOpen(300));
+      EXPECT_EQ(fcntl(300, F_GETFD), 0);
+      ASSERT_OK(close_range(900, 901, CLOSE_RANGE_UNSHARE));  // nobody to leave
+    }
+  }));
+}
 TEST_F(Descriptor, ThreadsShareTheTable) {
   int made = -1;
   std::thread([&] { made = dup(fd()); }).join();
@@ -171,6 +192,27 @@ TEST_F(Descriptor, IoctlErrors) {
   EXPECT_FAIL(ioctl(-1, FIONREAD, &n), EBADF);
   EXPECT_FAIL(ioctl(fd(), 0x1234, &n), ENOTTY);
   EXPECT_FAIL(ioctl(fd(), TCGETS, &n), ENOTTY);
+}
+TEST_F(Descriptor, IoctlsOfEveryFileSystem) {
+  int block = 0;
+  ASSERT_OK(ioctl(fd(), FIGETBSZ, &block));
+  EXPECT_GE(block, 512);
+  EXPECT_EQ(block & (block - 1), 0);
+  int p[2];
+  ASSERT_OK(pipe(p));
+  const ScopedFd r(p[0]), w(p[1]);
+  const ScopedFd null(open("/dev/null", O_RDWR));
+  const ScopedFd dir = dir_.Open();
+  const ScopedFd other(open(dir_.File("g").c_str(), O_RDWR));
+  const ScopedFd read_only(open(dir_.Join("g").c_str(), O_RDONLY));
+  EXPECT_FAIL(ioctl(other.get(), FICLONE, -1), EBADF);
+  EXPECT_FAIL(ioctl(other.get(), FICLONE, r.get()), EXDEV);
+  EXPECT_FAIL(ioctl(other.get(), FICLONE, dir.get()), EISDIR);
+  EXPECT_FAIL(ioctl(read_only.get(), FICLONE, fd()), EBADF);
+  file_clone_range range = {-1, 0, 0, 0};
+  EXPECT_FAIL(ioctl(other.get(), FICLONERANGE, &range), EBADF);
+  EXPECT_FAIL(ioctl(other.get(), FICLONERANGE, 8), EFAULT);
+  if (ioctl(other.get(), FICLONE, fd()) == -1) EXPECT_EQ(errno, EOPNOTSUPP);  // unless it shares extents
 }
 TEST_F(Descriptor, FionreadOfFileIsTheRest) {
   int n = -1;

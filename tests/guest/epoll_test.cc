@@ -3,10 +3,12 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <thread>
+#include <vector>
 
 #include "tests/guest/support/child.h"
 #include "tests/guest/support/mapping.h"
@@ -264,6 +266,24 @@ TEST_F(Epoll, ExclusiveWakesAtLeastOne) {
   EXPECT_FAIL(Control(EPOLL_CTL_MOD, r_.get(), EPOLLIN | EPOLLEXCLUSIVE), EINVAL);
   Write();
   EXPECT_EQ(Wait(1000), 1);
+}
+TEST_F(Epoll, ThousandsOfEventsAtOnce) {
+  constexpr int kCount = 5000;
+  rlimit limit;
+  ASSERT_OK(getrlimit(RLIMIT_NOFILE, &limit));
+  if (limit.rlim_max < kCount + 100) GTEST_SKIP() << "RLIMIT_NOFILE";
+  EXPECT_TRUE(PassesInChild([&] {
+    limit.rlim_cur = limit.rlim_max;
+    ASSERT_OK(setrlimit(RLIMIT_NOFILE, &limit));
+    const int ready = eventfd(1, 0);
+    for (int i = 0; i < kCount; ++i) {
+      epoll_event e = {EPOLLIN, {.u64 = static_cast<uint64_t>(i)}};
+      ASSERT_OK(epoll_ctl(ep_.get(), EPOLL_CTL_ADD, fcntl(ready, F_DUPFD, 3), &e));
+    }
+    std::vector<epoll_event> events(kCount + 1);
+    EXPECT_EQ(epoll_wait(ep_.get(), events.data(), kCount + 1, 0), kCount);
+    EXPECT_EQ(epoll_wait(ep_.get(), events.data(), 10, 0), 10);
+  }));
 }
 TEST_F(Epoll, SocketWritableAgainAfterDrain) {
   int s[2];

@@ -224,6 +224,19 @@ TEST(FutexShared, PrivateMemoryIsNotSharedByFork) {
   EXPECT_EQ(Futex(&word, FUTEX_WAKE, 1), 1);
 }
 
+TEST(FutexShared, WordsThatCannotBeReached) {
+  // A private futex is an address and no more; a shared one is the page behind it.
+  const Mapping closed(kPage, PROT_NONE);
+  EXPECT_FAIL(Futex(closed.data(), FUTEX_WAKE, 1), EFAULT);
+  EXPECT_EQ(Futex(closed.data(), FUTEX_WAKE_PRIVATE, 1), 0);
+  const ScopedFd fd(memfd_create("futex", 0));
+  ASSERT_OK(ftruncate(fd.get(), kPage));
+  const Mapping file(kPage, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get());
+  EXPECT_EQ(Futex(file.data(), FUTEX_WAKE, 1), 0);
+  EXPECT_FAIL(FutexTwo(file.data(), FUTEX_REQUEUE, 1, 1, closed.data(), 0), EFAULT);
+  ASSERT_OK(ftruncate(fd.get(), 0));
+  EXPECT_FAIL(Futex(file.data(), FUTEX_WAKE, 1), EFAULT);
+}
 TEST(FutexWaitv, WakesByAnyWord) {
   alignas(4) uint32_t a = 0, b = 0;
   Waiter w([&] {

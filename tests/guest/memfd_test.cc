@@ -140,6 +140,12 @@ TEST_F(Memfd, CanBeExecuted) {
   EXPECT_EQ(WEXITSTATUS(status), 9);
 }
 MOAT_ROLE(exit_nine) { return 9; }
+TEST_F(Memfd, HugePagesOfNoSize) {
+  constexpr unsigned kHuge64K = 16u << 26;  // MFD_HUGE_64KB
+  if (Exists("/sys/kernel/mm/hugepages/hugepages-64kB")) GTEST_SKIP() << "this machine has them";
+  EXPECT_FAIL(memfd_create("x", MFD_HUGETLB | kHuge64K), ENODEV);
+  EXPECT_FAIL(memfd_create("x", kHuge64K), EINVAL);
+}
 
 }  // namespace
 }  // namespace moat::guest

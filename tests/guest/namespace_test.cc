@@ -315,6 +315,18 @@ TEST_F(Mount, BindDirectoryAndFile) {
     EXPECT_FAIL(Bind(At("a"), At("g")), ENOTDIR);
   }));
 }
+TEST_F(Mount, BoundNamespaceFileIsShownByItsPlace) {
+  dir_.File("ns");
+  EXPECT_TRUE(Passes([&] {
+    ASSERT_OK(Bind("/proc/self/ns/uts", At("ns")));
+    int fd = open(At("ns").c_str(), O_RDONLY);
+    ASSERT_OK(fd);
+    EXPECT_EQ(Link("/proc/self/fd/" + std::to_string(fd)), At("ns"));
+    int unbound = open("/proc/self/ns/uts", O_RDONLY);
+    ASSERT_OK(unbound);
+    EXPECT_EQ(Link("/proc/self/fd/" + std::to_string(unbound)).substr(0, 5), "uts:[");
+  }));
+}
 TEST_F(Mount, RecursiveBindTakesSubmounts) {
   dir_.Dir("a");
   dir_.Dir("a/m");

@@ -228,6 +228,11 @@ TEST_F(Splice, CopyFileRangeErrors) {
   EXPECT_FAIL(copy_file_range(in_.get(), nullptr, append.get(), nullptr, 1, 0), EBADF);
   const ScopedFd at = dir_.Open();
   EXPECT_FAIL(copy_file_range(at.get(), nullptr, out_.get(), nullptr, 1, 0), EISDIR);
+  EXPECT_FAIL(copy_file_range(in_.get(), nullptr, at.get(), nullptr, 1, 0), EISDIR);
+  EXPECT_FAIL(copy_file_range(in_.get(), nullptr, r_.get(), nullptr, 1, 0), EINVAL);
+  off64_t end = INT64_MAX;
+  EXPECT_FAIL(copy_file_range(in_.get(), nullptr, out_.get(), &end, 4, 0), EFBIG);
+  EXPECT_EQ(copy_file_range(in_.get(), &end, out_.get(), nullptr, 4, 0), 0);
 }
 
 }  // namespace

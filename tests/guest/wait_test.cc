@@ -224,6 +224,30 @@ TEST(Wait, TheSignalOfAnEndDoesNotCutTheWaitShort) {
     EXPECT_EQ(WEXITSTATUS(status), 7);
   }
 }
+TEST(Wait, TheSignalOfAnEndIsThereWhenTheWaitReturns) {
+  const ScopedBlock block({SIGUSR1});
+  const sigset_t set = SignalSet({SIGUSR1});
+  for (int i = 0; i < 50; ++i) {
+    clone_args args = {};
+    args.exit_signal = SIGUSR1;
+    const pid_t child = Clone3(&args);
+    if (child == 0) _exit(0);
+    ASSERT_EQ(waitpid(child, nullptr, __WALL), child);
+    const timespec now = {0, 0};
+    ASSERT_EQ(sigtimedwait(&set, nullptr, &now), SIGUSR1) << i;
+  }
+}
+TEST(Wait, SigcontAsTheSignalOfAnEnd) {
+  EXPECT_TRUE(PassesInChild([] {
+    clone_args args = {};
+    args.exit_signal = SIGCONT;
+    const pid_t child = Clone3(&args);
+    if (child == 0) _exit(3);
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, __WALL), child);
+    EXPECT_EQ(WEXITSTATUS(status), 3);
+  }));
+}
 TEST(Wait, WnothreadSeesOnlyItsOwn) {
   const pid_t child = Spawn([] {});
   std::thread([&] { EXPECT_FAIL(waitpid(child, nullptr, __WNOTHREAD), ECHILD); }).join();
