@@ -125,9 +125,11 @@ void InodeWatches::OnEvent(uint32_t mask, uint32_t cookie, std::string_view name
     watches = watches_;
   }
   const bool ends = (mask & (IN_DELETE_SELF | IN_UNMOUNT)) != 0;
+  const uint32_t unlinked = mask & IN_EXCL_UNLINK;
+  mask &= ~unlinked;
   for (auto& w : watches) {
     uint32_t wanted = w->mask.load(std::memory_order_relaxed);
-    if (w->gone.load(std::memory_order_relaxed)) continue;
+    if (w->gone.load(std::memory_order_relaxed) || (wanted & unlinked) != 0) continue;
     bool matches = (mask & wanted & IN_ALL_EVENTS) != 0 || (mask & IN_UNMOUNT);
     if (matches) w->core->Queue({w->wd, mask, cookie, std::string(name)});
     if (ends || (matches && (wanted & IN_ONESHOT))) w->core->End(*w);

@@ -51,7 +51,13 @@ Result<size_t> HostStdioRegularFile::Read(const VfsContext&, IoDest& dst) {
   return n;
 }
 
-Result<size_t> HostStdioRegularFile::Write(const VfsContext&, IoSource& src) {
+Result<size_t> HostStdioRegularFile::Write(const VfsContext& ctx, IoSource& src) {
+  if (ctx.file_size_limit != ~uint64_t{0}) {
+    // Where the write would begin; another writer of the shared position may be faster and gain as much.
+    int64_t at =
+        (flags() & O_APPEND) != 0 ? static_cast<int64_t>(TRY(GetAttr()).size) : TRY(inode_->SeekShared(0, SEEK_CUR));
+    TRY(LimitWrite(ctx, src, at));
+  }
   size_t n = TRY(HostWrite(inode_->fd(), src, kCurrent, (flags() & O_APPEND) != 0 ? RWF_APPEND : 0));
   set_offset(offset() + static_cast<int64_t>(n));
   return n;

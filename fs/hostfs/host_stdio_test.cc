@@ -166,6 +166,22 @@ TEST_F(HostStdioTest, ARegularFileSharesItsOffset) {
   close(callers);
 }
 
+// Where the shared offset is only a gofer knows (tests/oci/terminal_test.py, PlainFile).
+TEST_F(HostStdioTest, TheFileSizeLimitCountsForAppends) {
+  char name[] = "/tmp/moat-stdio-XXXXXX";
+  int fd = mkstemp(name);
+  unlink(name);
+  ASSERT_EQ(6, write(fd, "before", 6));
+  RefPtr<File> file = Wrap(fd);
+  ASSERT_TRUE(file->SetStatusFlags(O_APPEND).ok());
+  VfsContext ctx = vfs_.ctx();
+  ctx.file_size_limit = 8;
+  BufferIoSource long_one("guest", 5), next("x", 1);
+  EXPECT_EQ(2u, file->Write(ctx, long_one).value());
+  ctx.file_size_limit = 6;
+  EXPECT_EQ(kEFBIG, file->Write(ctx, next).error());
+}
+
 TEST_F(HostStdioTest, DevNullIsAlwaysReady) {
   RefPtr<File> file = Wrap(open("/dev/null", O_RDWR));
   EXPECT_EQ("", Read(*file).value());

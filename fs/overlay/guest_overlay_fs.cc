@@ -76,6 +76,7 @@ VfsContext AsMounter::Make(const GuestOverlayFs& fs, const VfsContext& caller, c
                     .file_size_limit = ~uint64_t{0},
                     .pid = caller.pid,
                     .tid = caller.tid,
+                    .leased = caller.leased,
                     .task = caller.task};
 }
 

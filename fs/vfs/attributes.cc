@@ -76,6 +76,14 @@ bool IsFileCapability(std::string_view value) {
 
 }  // namespace
 
+Result<void> BreakLeases(const VfsContext& ctx, Inode& inode, bool for_write) {
+  FileLockList* locks = inode.locks_if_any();
+  if (locks == nullptr) return {};
+  Result<void> broken = locks->BreakLeases(for_write);
+  if (!broken.ok() && ctx.leased != nullptr) *ctx.leased = RefPtr<Inode>(&inode);
+  return broken;
+}
+
 Result<void> Access(const VfsContext& ctx, const VfsPath& path, int mask) {
   Inode* inode = TRY(InodeOf(path));
   if (mask == 0) return {};
@@ -102,7 +110,7 @@ Result<void> SetAttr(const VfsContext& ctx, const VfsPath& path, AttrChange chan
     if (inode->is_dir()) return kEISDIR;
     if (inode->type() != S_IFREG) return kEINVAL;
     if (*change.size > ctx.file_size_limit) return kEFBIG;
-    if (FileLockList* locks = inode->locks_if_any()) TRY(locks->BreakLeases(true, nullptr));
+    TRY(BreakLeases(ctx, *inode, true));
     TRY(RemovePrivileges(ctx, *inode));
   }
   TRY(PrepareSetAttr(ctx, *inode, change));

@@ -10,6 +10,7 @@
 
 namespace moat {
 
+class Inode;
 class MountNamespace;
 
 struct VfsContext {
@@ -21,6 +22,9 @@ struct VfsContext {
   uint64_t file_size_limit = ~uint64_t{0};  // RLIMIT_FSIZE; a write past it is EFBIG (the caller sends SIGXFSZ)
   int32_t pid = 0;                          // thread group id in the root pid namespace: lock owner, F_GETLK
   int32_t tid = 0;
+  // Where a call that answers kEAGAIN because of a lease says of which inode: the caller may wait for the holder
+  // (FileLockList::wait_queue) and call again. Null: it will not.
+  RefPtr<Inode>* leased = nullptr;
   void* task = nullptr;  // opaque: the sentry's Task, for procfs and ttys above fs/
 };
 

@@ -14,8 +14,6 @@
 namespace moat {
 namespace {
 
-constexpr Nanos kLeaseBreakTime = 45 * kNanosPerSec;  // /proc/sys/fs/lease-break-time
-
 std::atomic<LeaseBreaker> lease_breaker{nullptr};
 
 // Which process waits for which: one edge per waiting process, as a thread group's threads wait for one owner each,
@@ -206,11 +204,13 @@ Result<void> FileLockList::SetLease(File* file, int type) {
       notify = true;
     } else {
       for (const Lease& l : leases_) {
-        if (l.file != file && (l.type == F_WRLCK || type == F_WRLCK)) return kEAGAIN;
+        // Somebody who waits to write would have to ask the new holder, too.
+        bool writer_waits = l.target != l.type && l.target == F_UNLCK;
+        if (l.file != file && (l.type == F_WRLCK || type == F_WRLCK || writer_waits)) return kEAGAIN;
       }
       if (own != leases_.end()) {
         // While a break is pending only what it asks for is granted.
-        if (own->target != own->type && type == F_WRLCK) return kEAGAIN;
+        if (own->target != own->type && (type == F_WRLCK || own->target == F_UNLCK)) return kEAGAIN;
         own->type = own->target = type;
         notify = true;
       } else {
@@ -240,18 +240,34 @@ void FileLockList::ExpireLeasesLocked() {
   });
 }
 
-Result<void> FileLockList::BreakLeases(bool for_write, const File* opener) {
+bool FileLockList::BreakPending(Deadline* deadline) {
+  bool pending = false;
+  *deadline = kNoDeadline;
+  MutexLock lock(mu_);
+  ExpireLeasesLocked();
+  for (const Lease& l : leases_) {
+    if (l.target == l.type) continue;
+    pending = true;
+    *deadline = std::min(*deadline, l.deadline);
+  }
+  return pending;
+}
+
+Result<void> FileLockList::BreakLeases(bool for_write) {
   std::vector<RefPtr<File>> holders;
   bool conflict = false;
   {
     MutexLock lock(mu_);
     ExpireLeasesLocked();
     for (Lease& l : leases_) {
-      if (l.file == opener || (!for_write && l.type == F_RDLCK)) continue;
+      if (!for_write && l.type == F_RDLCK) continue;
       conflict = true;
       int target = for_write ? F_UNLCK : F_RDLCK;
       if (l.target == target || l.target == F_UNLCK) continue;
-      if (l.target == l.type) l.deadline = MonotonicNow() + kLeaseBreakTime;
+      if (l.target == l.type) {
+        int64_t seconds = lease_break_time.load(std::memory_order_relaxed);
+        l.deadline = seconds > 0 ? MonotonicNow() + seconds * kNanosPerSec : kNoDeadline;
+      }
       l.target = target;
       if (l.file->TryAddRef()) holders.push_back(AdoptRef(l.file));
     }

@@ -7,12 +7,14 @@
 #ifndef MOAT_FS_VFS_FILE_LOCKS_H_
 #define MOAT_FS_VFS_FILE_LOCKS_H_
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <vector>
 
 #include "platform/base/mutex.h"
 #include "platform/base/result.h"
+#include "platform/fiber/clock.h"
 #include "platform/fiber/wait_queue.h"
 
 namespace moat {
@@ -65,7 +67,9 @@ class FileLockList {
   int GetLease(const File* file) const;  // F_UNLCK: none
   // An open or truncate that conflicts: asks the holders to give way (they get a signal through the breaker) and
   // answers kEAGAIN until they did, or until /proc/sys/fs/lease-break-time has passed.
-  Result<void> BreakLeases(bool for_write, const File* opener);
+  Result<void> BreakLeases(bool for_write);
+  // When the first holder that was asked runs out of time; kNoDeadline. False: nobody is being asked.
+  bool BreakPending(Deadline* deadline);
 
   WaitQueue& wait_queue() { return wait_queue_; }
 
@@ -80,9 +84,9 @@ class FileLockList {
  private:
   struct Lease {
     File* file;
-    int type;          // now
-    int target;        // what a break asks for; == type when none is pending
-    int64_t deadline;  // of the break, CLOCK_MONOTONIC
+    int type;           // now
+    int target;         // what a break asks for; == type when none is pending
+    Deadline deadline;  // of the break
   };
   struct FlockEntry {
     const File* file;
@@ -99,6 +103,9 @@ class FileLockList {
   std::vector<Lease> leases_ ABSL_GUARDED_BY(mu_);
   WaitQueue wait_queue_;
 };
+
+// /proc/sys/fs/lease-break-time: seconds that a holder has; 0: for ever.
+inline std::atomic<int32_t> lease_break_time{45};
 
 // Sends the lease holder its signal (SIGIO or F_SETSIG's, to F_SETOWN's owner). The sentry installs it at boot.
 using LeaseBreaker = void (*)(File& holder);

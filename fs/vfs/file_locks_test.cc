@@ -1,8 +1,11 @@
 #include "fs/vfs/file_locks.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <random>
+
+#include "fs/vfs/test_world.h"
 
 namespace moat {
 namespace {
@@ -44,6 +47,36 @@ TEST(FileLocks, ACycleOfWaitersIsADeadlock) {
   FileLockList::StopWaiting(LockOwner::Process(1));
   EXPECT_EQ(a.SetRange(Lock(0, 0, true, 2), true).error(), kEAGAIN);
   FileLockList::StopWaiting(LockOwner::Process(2));
+}
+
+TEST(FileLocks, AHolderThatDoesNotAnswerLosesItsLease) {
+  TestWorld w;
+  ASSERT_EQ(Errno::kOK, w.Make("f"));
+  RefPtr<File> holder = w.Open("f", O_RDONLY).value();
+  FileLockList& locks = holder->inode()->locks();
+  ASSERT_TRUE(locks.SetLease(holder.get(), F_WRLCK).ok());
+  int32_t before = lease_break_time.exchange(1);
+  Nanos begin = MonotonicNow();
+  RefPtr<Inode> leased;
+  VfsContext ctx = w.Ctx();
+  ctx.leased = &leased;
+  EXPECT_EQ(kEAGAIN, vfs::Open(ctx, w.cwd, "f", {.flags = O_WRONLY}).error());
+  EXPECT_EQ(holder->inode(), leased);
+  Deadline deadline;
+  EXPECT_TRUE(locks.BreakPending(&deadline));
+  EXPECT_GE(deadline, begin + kNanosPerSec);
+  EXPECT_EQ(kEAGAIN, locks.SetLease(holder.get(), F_RDLCK).error()) << "a writer waits";
+  while (locks.BreakPending(&deadline)) usleep(20'000);
+  EXPECT_GE(MonotonicNow(), begin + kNanosPerSec);
+  EXPECT_EQ(F_UNLCK, locks.GetLease(holder.get()));
+  EXPECT_TRUE(w.Open("f", O_WRONLY).ok());
+  // For ever.
+  lease_break_time = 0;
+  ASSERT_TRUE(locks.SetLease(holder.get(), F_RDLCK).ok());
+  EXPECT_EQ(kEAGAIN, locks.BreakLeases(true).error());
+  EXPECT_TRUE(locks.BreakPending(&deadline));
+  EXPECT_EQ(kNoDeadline, deadline);
+  lease_break_time = before;
 }
 
 TEST(FileLocks, Flock) {

@@ -18,8 +18,10 @@ void EmitOnPath(const VfsPath& path, uint32_t mask) {
   Inode* inode = path.dentry->inode_ptr();
   if (inode == nullptr) return;
   if (inode->is_dir()) mask |= IN_ISDIR;
+  // Who has an unlinked file open still makes events in the directory; changes of attributes name no path.
+  if (path.dentry->IsDetached() && (mask & IN_ATTRIB) == 0) mask |= IN_EXCL_UNLINK;
   RefPtr<Dentry> parent = path.dentry->parent();
-  if (parent && !path.dentry->IsDetached()) {
+  if (parent) {
     Inode* dir = parent->inode_ptr();
     if (dir != nullptr) EmitEvent(*dir, mask, 0, path.dentry->name());
   }

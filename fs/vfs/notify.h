@@ -20,9 +20,9 @@ namespace moat {
 // The watches on one inode. Implemented by fs/anon/inotify.
 class NotifySink : public Inode::Attachment {
  public:
-  // `mask` is one IN_* event, with IN_ISDIR where it applies. `name` is empty unless the event is about a child
-  // of this (directory) inode. `cookie` ties IN_MOVED_FROM and IN_MOVED_TO. IN_DELETE_SELF ends the watches:
-  // the sink then queues IN_IGNORED itself. Must not block.
+  // `mask` is one IN_* event, with IN_ISDIR where it applies, and IN_EXCL_UNLINK when it came by an unlinked path.
+  // `name` is empty unless the event is about a child of this (directory) inode. `cookie` ties IN_MOVED_FROM and
+  // IN_MOVED_TO. IN_DELETE_SELF ends the watches: the sink then queues IN_IGNORED itself. Must not block.
   virtual void OnEvent(uint32_t mask, uint32_t cookie, std::string_view name) = 0;
 };
 

@@ -68,7 +68,7 @@ Result<RefPtr<File>> Finish(const VfsContext& ctx, const VfsPath& path, int flag
   bool regular = inode.type() == S_IFREG;
   bool write = regular && ((flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC) != 0);
   if (regular) {
-    if (FileLockList* locks = inode.locks_if_any()) TRY(locks->BreakLeases(write, nullptr));
+    TRY(BreakLeases(ctx, inode, write));
   }
   bool holds = false;
   if (write) {

@@ -16,6 +16,9 @@ Result<RefPtr<File>> OpenSpecial(const VfsContext& ctx, const VfsPath& path, Ope
 // O_PATH: a place, nothing that can be read.
 Result<RefPtr<File>> MakePathFile(const VfsPath& path, OpenFlags flags);
 
+// Asks the holders of conflicting leases to give way: kEAGAIN, with ctx.leased set, until they did.
+Result<void> BreakLeases(const VfsContext& ctx, Inode& inode, bool for_write);
+
 // kEROFS when the mount or its file system is read-only.
 inline Result<void> WantWrite(const VfsPath& place) {
   return place.mount->read_only() ? Result<void>(kEROFS) : Result<void>();

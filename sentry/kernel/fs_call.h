@@ -17,10 +17,29 @@ class Task::FsCall {
   FsCall(const FsCall&) = delete;
   const VfsContext& ctx() const { return ctx_; }
   operator const VfsContext&() const { return ctx_; }  // NOLINT(google-explicit-constructor)
+  // After kEAGAIN: the inode whose leases were in the way; null when it was something else. Once.
+  RefPtr<Inode> TakeLeased() { return std::exchange(leased_, nullptr); }
 
  private:
   VfsContext ctx_;
+  RefPtr<Inode> leased_;
 };
+
+// Waits until nobody who was asked to give up a lease of `inode` has time left for it. kERESTARTSYS.
+Result<void> AwaitLeases(Task& t, Inode& inode);
+
+// Runs `op` until no lease is in its way any more: what blocks in open(2) and truncate(2).
+template <typename Op>
+auto AfterLeases(Task& t, Task::FsCall& fs, Op op) -> decltype(op()) {
+  for (;;) {
+    auto result = op();
+    if (result.ok() || result.error() != kEAGAIN) return result;
+    RefPtr<Inode> leased = fs.TakeLeased();
+    if (!leased) return result;
+    Result<void> waited = AwaitLeases(t, *leased);
+    if (!waited.ok()) return waited.error();
+  }
+}
 
 }  // namespace moat
 

@@ -3,6 +3,7 @@
 
 #include "fs/anon/inotify.h"
 #include "fs/pseudofs/text_file.h"
+#include "fs/vfs/file_locks.h"
 #include "sentry/kernel/random.h"
 #include "sentry/kernel/system_info.h"
 #include "sentry/procfs/sysctl.h"
@@ -69,6 +70,12 @@ Text PidMax(ProcFs&, const VfsContext&) { return fmt::format("{}", PidNamespace:
 Text CapLastCap(ProcFs&, const VfsContext&) { return fmt::format("{}", CAP_LAST_CAP); }
 Text OsRelease(ProcFs&, const VfsContext&) { return std::string(kSystemRelease); }
 Text OsVersion(ProcFs&, const VfsContext&) { return std::string(kSystemVersion); }
+
+Text LeaseBreakTime(ProcFs&, const VfsContext&) { return fmt::format("{}", lease_break_time.load()); }
+Result<void> SetLeaseBreakTime(ProcFs&, const VfsContext&, std::string_view v) {
+  lease_break_time.store(static_cast<int32_t>(TRY(ParseDecimal(v, 0, INT32_MAX))));
+  return {};
+}
 
 Text OvercommitMemory(ProcFs& fs, const VfsContext&) {
   return fmt::format("{}", static_cast<int>(fs.kernel().commit_account().mode()));
@@ -153,7 +160,7 @@ const std::vector<SysctlRow>& SysctlTable() {
       {"fs/protected_symlinks", 0444, "1"},
       {"fs/protected_fifos", 0444, "0"},
       {"fs/protected_regular", 0444, "0"},
-      {"fs/lease-break-time", 0444, "45"},
+      {"fs/lease-break-time", 0644, nullptr, LeaseBreakTime, SetLeaseBreakTime},
       {"fs/leases-enable", 0444, "1"},
       {"fs/mount-max", 0444, "100000"},
       {"fs/inotify/max_queued_events", 0444, nullptr, InotifyEvents},

@@ -8,7 +8,6 @@
 #include "sentry/kernel/thread_group.h"
 
 namespace moat {
-namespace {
 
 void RaiseWriteSignal(Task& t, Errno e) {
   int signo = 0;
@@ -16,8 +15,6 @@ void RaiseWriteSignal(Task& t, Errno e) {
   if (e == kEFBIG && t.thread_group().rlimits().Soft(RLIMIT_FSIZE) != ~uint64_t{0}) signo = SIGXFSZ;
   if (signo != 0) (void)t.SendSignal(UserSigInfo(signo, SI_USER, t.tgid(), t.user_ns().FromKuid(t.cred().uid)));
 }
-
-}  // namespace
 
 Result<int64_t> ReadFile(Task& t, File& file, IoDest& dst, IoPosition at, bool may_block) {
   Task::FsCall fs(t);

@@ -16,7 +16,9 @@ struct IoPosition {
 
 // `may_block` false: RWF_NOWAIT.
 Result<int64_t> ReadFile(Task& t, File& file, IoDest& dst, IoPosition at = {}, bool may_block = true);
-// Sends SIGPIPE with kEPIPE and SIGXFSZ with kEFBIG at the file size limit.
+// What a failed write costs besides its error: SIGPIPE with kEPIPE, SIGXFSZ with kEFBIG at the file size limit.
+void RaiseWriteSignal(Task& t, Errno e);
+// With that signal.
 Result<int64_t> WriteFile(Task& t, File& file, IoSource& src, IoPosition at = {}, bool may_block = true);
 
 }  // namespace moat

@@ -1,10 +1,13 @@
 // Attributes: chmod(2), chown(2), utimensat(2), truncate(2), fallocate(2), umask(2) and their forms.
 #include <fcntl.h>
 
+#include "fs/vfs/notify.h"
+#include "fs/vfs/permissions.h"
 #include "fs/vfs/vfs.h"
 #include "platform/abi/stat.h"
-#include "sentry/kernel/thread_group.h"
+#include "sentry/kernel/fs_call.h"
 #include "sentry/kernel/timekeeping.h"
+#include "sentry/syscalls/file_io.h"
 #include "sentry/syscalls/handlers.h"
 #include "sentry/syscalls/path_argument.h"
 
@@ -93,14 +96,11 @@ Result<int64_t> SetTimevals(Task& t, int dirfd, UserString path, UserIn<abi::Tim
   return SetTimes(t, dirfd, path, ts, 0);
 }
 
-Result<int64_t> Truncate(Task& t, const VfsContext& ctx, const VfsPath& place, int64_t length) {
-  if (static_cast<uint64_t>(length) > t.thread_group().rlimits().Soft(RLIMIT_FSIZE)) {
-    (void)t.SendSignal(UserSigInfo(SIGXFSZ, SI_USER, t.tgid(), t.user_ns().FromKuid(t.cred().uid)));
-    return kEFBIG;
-  }
-  AttrChange change;
-  change.size = static_cast<uint64_t>(length);
-  return Change(ctx, place, change);
+// RLIMIT_FSIZE for a call that makes a file this large.
+Result<void> CheckSizeLimit(Task& t, const VfsContext& ctx, int64_t size) {
+  if (static_cast<uint64_t>(size) <= ctx.file_size_limit) return {};
+  RaiseWriteSignal(t, kEFBIG);
+  return kEFBIG;
 }
 
 }  // namespace
@@ -162,7 +162,12 @@ Result<int64_t> SysTruncate(Task& t, UserString path, int64_t length) {
   if (inode->type() != S_IFREG) return kEINVAL;
   TRY(vfs::Access(fs, place, 2));
   TRY(inode->GetWriteAccess());  // ETXTBSY
-  Result<int64_t> r = Truncate(t, fs, place, length);
+  Result<int64_t> r = AfterLeases(t, fs, [&]() -> Result<int64_t> {
+    TRY(CheckSizeLimit(t, fs, length));
+    AttrChange change;
+    change.size = static_cast<uint64_t>(length);
+    return Change(fs, place, change);
+  });
   inode->PutWriteAccess();
   return r;
 }
@@ -172,11 +177,13 @@ Result<int64_t> SysFtruncate(Task& t, FdNum fd, int64_t length) {
   RefPtr<File> file = TRY(t.GetFileNotPath(ToInt(fd)));
   if (!file->writable() || file->inode()->type() != S_IFREG) return kEINVAL;
   Task::FsCall fs(t);
-  if (static_cast<uint64_t>(length) > fs.ctx().file_size_limit) return Truncate(t, fs, file->path(), length);
-  // The descriptor is the permission: the inode is changed without a look at its mode.
+  TRY(CheckSizeLimit(t, fs, length));
+  // The descriptor is the permission: the inode is changed without a look at its mode, and it has broken the leases.
+  TRY(RemovePrivileges(fs, *file->inode()));
   AttrChange change;
   change.size = static_cast<uint64_t>(length);
   TRY(file->inode()->SetAttr(fs, change));
+  if (notify::AnyWatch()) notify::EmitOnPath(file->path(), IN_MODIFY);
   return 0;
 }
 
@@ -191,10 +198,7 @@ Result<int64_t> SysFallocate(Task& t, FdNum fd, int mode, int64_t offset, int64_
   if (type == S_IFDIR) return kEISDIR;
   if (type != S_IFREG && type != S_IFBLK) return kENODEV;
   Task::FsCall fs(t);
-  if (!(mode & FALLOC_FL_KEEP_SIZE) && static_cast<uint64_t>(end) > fs.ctx().file_size_limit) {
-    (void)t.SendSignal(UserSigInfo(SIGXFSZ, SI_USER, t.tgid(), t.user_ns().FromKuid(t.cred().uid)));
-    return kEFBIG;
-  }
+  if (!(mode & FALLOC_FL_KEEP_SIZE)) TRY(CheckSizeLimit(t, fs, end));
   TRY(file->Allocate(fs, mode, offset, length));
   return 0;
 }

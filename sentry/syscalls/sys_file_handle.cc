@@ -1,9 +1,11 @@
 // name_to_handle_at(2), open_by_handle_at(2).
 #include <fcntl.h>
+#include <sys/epoll.h>
 
 #include <cstring>
 
 #include "fs/vfs/file_handle.h"
+#include "sentry/kernel/blocking.h"
 #include "sentry/kernel/fs_call.h"
 #include "sentry/kernel/task.h"
 #include "sentry/syscalls/handlers.h"
@@ -70,7 +72,11 @@ Result<int64_t> SysOpenByHandleAt(Task& t, DirFdNum mount_fd, GuestAddr handle, 
   VfsPath place = TRY(vfs::DecodeHandle(fs, at, decoded));
   int open_flags = Raw(flags) & ~(O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC);
   if (open_flags & O_PATH) open_flags &= O_PATH | O_DIRECTORY;
-  RefPtr<File> file = TRY(vfs::OpenPath(fs, place, {open_flags, 0, 0}));
+  auto open = [&] { return vfs::OpenPath(fs, place, {open_flags, 0, 0}); };
+  RefPtr<File> file = TRY((open_flags & O_NONBLOCK) ? open() : AfterLeases(t, fs, open));
+  if (!file->nonblocking()) {
+    TRY(BlockingOp(t, file->wait_queue(), EPOLLIN | EPOLLOUT, kNoDeadline, [&] { return file->FinishOpen(fs); }));
+  }
   return TRY(t.InstallFd(std::move(file), (Raw(flags) & O_CLOEXEC) != 0));
 }
 

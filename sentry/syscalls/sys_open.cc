@@ -31,7 +31,8 @@ Result<int64_t> OpenAt(Task& t, int dirfd, UserString path, vfs::OpenOptions opt
   Task::FsCall fs(t);
   VfsPath at = absolute ? fs.ctx().root : TRY(t.DirFd(dirfd));
   bool cloexec = (options.flags & O_CLOEXEC) != 0;
-  RefPtr<File> file = TRY(vfs::Open(fs, at, name, options));
+  auto open = [&] { return vfs::Open(fs, at, name, options); };
+  RefPtr<File> file = TRY((options.flags & O_NONBLOCK) ? open() : AfterLeases(t, fs, open));
   // A FIFO waits for its other side; a signal ends that, and the description with it.
   if (!file->nonblocking()) {
     TRY(BlockingOp(t, file->wait_queue(), EPOLLIN | EPOLLOUT, kNoDeadline, [&] { return file->FinishOpen(fs); }));

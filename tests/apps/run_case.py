@@ -12,6 +12,7 @@ network namespaces, /proc, /dev and a tmpfs on /tmp; natively a chroot, in the s
 and the exit status must be equal. Without --runsc only the native run is made.
 """
 import argparse
+import contextlib
 import difflib
 import json
 import os
@@ -64,7 +65,8 @@ def run(case, lower, command, timeout, work):
 
 
 def run_native(case, lower, work):
-    command = ["unshare", "--pid", "--ipc", "--uts", "--net", "--fork", "--kill-child", "sh", "-c", fresh_root.NATIVE, "sh",
+    # Nothing sets the host's clock, as tests of programs like to: it is everybody's.
+    command = ["setpriv", "--bounding-set=-sys_time", "unshare", "--pid", "--ipc", "--uts", "--net", "--fork", "--kill-child", "sh", "-c", fresh_root.NATIVE, "sh",
                f"{work}/rootfs", *case.command]
     return run(case, lower, command, case.timeout, work)
 
@@ -81,6 +83,19 @@ def run_sandboxed(case, lower, work, options):
         shutil.rmtree(bundle, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def test_root(case):
+    """(the lower root of `case`, an empty work directory)"""
+    made = subprocess.run([str(HERE / "make_root")], stdout=subprocess.PIPE, text=True, check=False)
+    if made.returncode != 0:
+        sys.exit(1)
+    work = pathlib.Path(tempfile.mkdtemp(prefix="moat-app-"))
+    try:
+        yield pathlib.Path(made.stdout.strip()) / case.root, work
+    finally:
+        os.rmdir(work)
+
+
 def show(title, text, lines=60):
     if text.strip():
         print(f"--- {title}")
@@ -94,12 +109,7 @@ def main():
     parser.add_argument("--platform", default="ptrace")
     options = parser.parse_args()
     case = Case(options.case.resolve())
-    made = subprocess.run([str(HERE / "make_root")], stdout=subprocess.PIPE, text=True, check=False)
-    if made.returncode != 0:
-        sys.exit(1)
-    lower = pathlib.Path(made.stdout.strip()) / case.root
-    work = pathlib.Path(tempfile.mkdtemp(prefix="moat-app-"))
-    try:
+    with test_root(case) as (lower, work):
         status, out, err = run_native(case, lower, work)
         if not options.runsc:
             show("stdout", out)
@@ -107,8 +117,6 @@ def main():
             print(f"native exit status {status}, expected {case.status}")
             sys.exit(0 if status == case.status else 1)
         sandbox_status, sandbox_out, sandbox_err = run_sandboxed(case, lower, work, options)
-    finally:
-        os.rmdir(work)
     if status != case.status:
         print(f"the native run exits with {status}, expected {case.status}: the case is wrong")
         show("stderr of the native run", err)
@@ -122,4 +130,5 @@ def main():
     sys.exit(1)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <memory>
 #include <thread>
 
 #include "tests/guest/support/child.h"
@@ -320,6 +321,97 @@ TEST_F(FileLock, LeaseBreakSignalsTheHolder) {
   ASSERT_OK(fcntl(fd(), F_SETLEASE, F_UNLCK));
   const ScopedFd w = Reopen(O_WRONLY);
   EXPECT_OK(w.get());
+}
+
+// A child whose open meets a lease of ours; it ends well when `body` passes in it.
+class Lease : public FileLock {
+ protected:
+  void SetUp() override {
+    FileLock::SetUp();
+    SignalLog::Reset();
+    action_ = std::make_unique<ScopedAction>(SIGIO, SignalLog::Record);
+  }
+  void Hold(int type) {
+    fd_ = Reopen(O_RDONLY);
+    ASSERT_OK(fcntl(fd(), F_SETLEASE, type));
+  }
+  void AwaitBreak(pid_t child) {
+    ASSERT_TRUE(Eventually([] { return SignalLog::count > 0; }));
+    ASSERT_TRUE(Sleeps(child));
+  }
+  std::unique_ptr<ScopedAction> action_;
+};
+TEST_F(Lease, OpenWaitsForTheHolder) {
+  Hold(F_RDLCK);
+  const ScopedFd reader = Reopen(O_RDONLY);
+  EXPECT_OK(reader.get());
+  const pid_t child = Spawn([&] { EXPECT_OK(Reopen(O_WRONLY).get()); });
+  AwaitBreak(child);
+  EXPECT_EQ(fcntl(fd(), F_GETLEASE), F_UNLCK) << "what it is to become";
+  ASSERT_OK(fcntl(fd(), F_SETLEASE, F_UNLCK));
+  EXPECT_EQ(WaitStatus(child), 0);
+}
+TEST_F(Lease, DowngradeLetsReadersIn) {
+  Hold(F_WRLCK);
+  const pid_t child = Spawn([&] { EXPECT_OK(Reopen(O_RDONLY).get()); });
+  AwaitBreak(child);
+  EXPECT_EQ(fcntl(fd(), F_GETLEASE), F_RDLCK);
+  ASSERT_OK(fcntl(fd(), F_SETLEASE, F_RDLCK));
+  EXPECT_EQ(WaitStatus(child), 0);
+  EXPECT_EQ(fcntl(fd(), F_GETLEASE), F_RDLCK);
+}
+TEST_F(Lease, CloseGivesItUp) {
+  Hold(F_WRLCK);
+  const pid_t child = Spawn([&] {
+    fd_.Reset();  // the child's copy
+    EXPECT_OK(Reopen(O_WRONLY).get());
+  });
+  AwaitBreak(child);
+  fd_.Reset();
+  EXPECT_EQ(WaitStatus(child), 0);
+}
+TEST_F(Lease, WaitIsInterrupted) {
+  Hold(F_RDLCK);
+  const pid_t child = Spawn([&] {
+    const ScopedAction action(SIGUSR1, [](int, siginfo_t*, void*) {});
+    EXPECT_FAIL(Reopen(O_WRONLY).get(), EINTR);
+  });
+  AwaitBreak(child);
+  usleep(10'000);
+  ASSERT_OK(kill(child, SIGUSR1));
+  EXPECT_EQ(WaitStatus(child), 0);
+}
+TEST_F(Lease, TruncateWaits) {
+  Hold(F_RDLCK);
+  const pid_t child = Spawn([&] { EXPECT_OK(truncate(path_.c_str(), 3)); });
+  AwaitBreak(child);
+  ASSERT_OK(fcntl(fd(), F_SETLEASE, F_UNLCK));
+  EXPECT_EQ(WaitStatus(child), 0);
+  EXPECT_EQ(ReadFile(path_), "012");
+}
+TEST_F(Lease, OwnDescriptorBreaksNothing) {
+  fd_ = Reopen(O_RDWR);
+  ASSERT_OK(fcntl(fd(), F_SETLEASE, F_WRLCK));
+  EXPECT_OK(ftruncate(fd(), 3));
+  EXPECT_EQ(write(fd(), "x", 1), 1);
+  EXPECT_OK(fchmod(fd(), 0600));
+  EXPECT_EQ(fcntl(fd(), F_GETLEASE), F_WRLCK);
+  EXPECT_EQ(SignalLog::count, 0);
+  EXPECT_FAIL(open(path_.c_str(), O_RDONLY | O_NONBLOCK), EWOULDBLOCK);
+  EXPECT_TRUE(Eventually([] { return SignalLog::count > 0; }));
+}
+TEST_F(Lease, SeveralHoldersAreAwaited) {
+  Hold(F_RDLCK);
+  const ScopedFd second = Reopen(O_RDONLY);
+  ASSERT_OK(fcntl(second.get(), F_SETLEASE, F_RDLCK));
+  const pid_t child = Spawn([&] { EXPECT_OK(Reopen(O_RDWR | O_TRUNC).get()); });
+  AwaitBreak(child);
+  ASSERT_OK(fcntl(fd(), F_SETLEASE, F_UNLCK));
+  usleep(20'000);
+  EXPECT_EQ(ReadFile(path_), "0123456789") << "not opened yet";
+  ASSERT_OK(fcntl(second.get(), F_SETLEASE, F_UNLCK));
+  EXPECT_EQ(WaitStatus(child), 0);
+  EXPECT_EQ(ReadFile(path_), "");
 }
 
 }  // namespace

@@ -7,6 +7,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "tests/guest/support/child.h"
 #include "tests/guest/support/mapping.h"
 #include "tests/guest/support/temp_dir.h"
@@ -172,6 +174,33 @@ TEST_F(Inotify, OnlyDirAndDontFollow) {
   Watch(dir_.Join("l"), IN_DELETE_SELF | IN_DONT_FOLLOW);
   ASSERT_OK(unlink(dir_.Join("l").c_str()));
   EXPECT_EQ(Take().size(), 2u);
+}
+TEST_F(Inotify, UnlinkedChildrenAreStillHeardOf) {
+  const ScopedFd f(open(dir_.Join("f").c_str(), O_CREAT | O_RDWR, 0600));
+  ASSERT_OK(f.get());
+  WatchDir();
+  ASSERT_OK(unlink(dir_.Join("f").c_str()));
+  ASSERT_EQ(write(f.get(), "x", 1), 1);
+  char c;
+  ASSERT_EQ(pread(f.get(), &c, 1, 0), 1);
+  ASSERT_OK(fchmod(f.get(), 0400));
+  EXPECT_EQ(Text(Take()), Text({{IN_DELETE, "f"}, {IN_MODIFY, "f"}, {IN_ACCESS, "f"}, {IN_ATTRIB, "f"}}));
+}
+TEST_F(Inotify, ExclUnlinkEndsReadsAndWritesOnly) {
+  const ScopedFd f(open(dir_.Join("f").c_str(), O_CREAT | O_RDWR, 0600));
+  const int own = Watch(dir_.Join("f"), IN_MODIFY | IN_ATTRIB | IN_EXCL_UNLINK);
+  const int dir = WatchDir(IN_ALL_EVENTS | IN_EXCL_UNLINK);
+  ASSERT_EQ(write(f.get(), "x", 1), 1);
+  ASSERT_OK(unlink(dir_.Join("f").c_str()));
+  ASSERT_EQ(write(f.get(), "y", 1), 1);
+  ASSERT_OK(fchmod(f.get(), 0400));
+  std::vector<std::pair<int, uint32_t>> seen;
+  for (const Event& e : Take()) seen.emplace_back(e.wd, e.mask);
+  std::sort(seen.begin(), seen.end());
+  std::vector<std::pair<int, uint32_t>> want = {{own, IN_MODIFY}, {own, IN_ATTRIB}, {own, IN_ATTRIB},
+                                                {dir, IN_MODIFY}, {dir, IN_DELETE}, {dir, IN_ATTRIB}};
+  std::sort(want.begin(), want.end());
+  EXPECT_EQ(seen, want);
 }
 TEST_F(Inotify, ExclUnlinkStopsAfterUnlink) {
   const std::string path = dir_.File("f");

@@ -590,6 +590,11 @@ class PlainFile(TerminalTest):
                            stdin=subprocess.DEVNULL, timeout=harness.LIMIT, check=True)
         self.assertEqual(path.read_text(), "first\nsecond\nthird\n")
 
+    def test_file_size_limit(self):
+        # It counts from where the caller left the offset; SIGXFSZ ends the writer (shells trap it).
+        script = "exec 2>/dev/null; echo 12345; $TOOL /bin/bash -c 'ulimit -f 1; for i in {1..300}; do echo 1234 || exit 7; done'; echo $?"
+        self.assertEqual(len(self.output(script)), 1024 + len(f"{128 + signal.SIGXFSZ}\n"))
+
     def test_input_offset_is_shared(self):
         path = self.directory / "in"
         path.write_text("one\ntwo\nthree\n")
