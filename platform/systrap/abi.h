@@ -53,6 +53,26 @@
 #define AREA_EUID 88
 #define AREA_GID 92
 #define AREA_EGID 96
+#define AREA_LISTENING 100
+// The mailbox: one cache line but for the last argument.
+#define AREA_STATE 256
+#define AREA_FLAGS 260
+#define AREA_NUMBER 264
+#define AREA_SITE 268
+#define AREA_RESULT 272
+#define AREA_ARGS 280
+
+// AREA_STATE
+#define MAILBOX_EMPTY 0
+#define MAILBOX_CALL 1      // by the guest: a call is in the box
+#define MAILBOX_TAKEN 2     // by the sentry: it works on it
+#define MAILBOX_ANSWERED 3  // by the sentry: the result is in the box
+
+// The call number with which a thread sleeps until its mailbox is answered.
+#define SYSTRAP_SLEEP 0x4d70
+// For how many cycles of the time stamp counter a thread looks at its mailbox before it sleeps: about 150 us, longer
+// than its carrier's move to another CPU.
+#define MAILBOX_PATIENCE 400000
 
 // What the gs base of a guest thread points to when the guest has none of its own: an area.
 #define AREA_MAGIC_VALUE 0x7461306d

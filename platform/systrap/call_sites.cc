@@ -16,6 +16,7 @@ constexpr uint64_t kSyscallLength = 2;
 constexpr uint64_t kFarJump = 7;   // jmp *disp32
 constexpr uint64_t kNumbered = 7;  // mov $imm32, %eax; syscall
 constexpr uint64_t kShortReach = 127;
+constexpr uint64_t kPage = 4096;
 
 // Arithmetic flags, and how `lahf; seto %al` holds them.
 constexpr uint64_t kLahfFlags = 0xd5, kOverflow = 1 << 11;
@@ -75,7 +76,7 @@ std::optional<CodePatch> CallSites::Plan(const CodeWindow& code, GuestAddr behin
   const auto after = code.bytes.subspan(at, std::min<size_t>(code.bytes.size() - at, kShortReach + kFarJump));
   const std::optional<size_t> pad = FindPadding(after, behind, kFarJump);
 
-  CallSite site{behind - kSyscallLength, behind, false};
+  CallSite site{behind - kSyscallLength, behind, false, behind + pad.value_or(0)};
   if (pad && *pad <= kShortReach) {
     // Two bytes that do not straddle a word change at once for whoever executes them.
     if (!alone && site.start % 4 == 3) return std::nullopt;
@@ -83,8 +84,10 @@ std::optional<CodePatch> CallSites::Plan(const CodeWindow& code, GuestAddr behin
     uint32_t immediate;
     memcpy(&immediate, &code.bytes[at - 6], sizeof immediate);
     if (!alone || code.bytes[at - kNumbered] != 0xb8 || immediate != number) return std::nullopt;
-    site = {behind - kNumbered, behind, true};
+    site = {behind - kNumbered, behind, true, behind - kNumbered};
   }
+  // What the guest takes away or writes anew, page by page, takes the whole patch or nothing.
+  if (site.start / kPage != (std::max(behind, site.jump + kFarJump) - 1) / kPage) return std::nullopt;
 
   uint64_t index;
   {
@@ -102,9 +105,9 @@ std::optional<CodePatch> CallSites::Plan(const CodeWindow& code, GuestAddr behin
   patch.tables = {Word(SYSTRAP_TABLES + index * 8, thunk, 8), Word(SYSTRAP_RETURNS + index * 8, behind, 8),
                   Word(SYSTRAP_NUMBERS + index * 8, number, 8)};
   if (site.numbered) {
-    patch.code = {FarJump(site.start, index)};
+    patch.code = {FarJump(site.jump, index)};
   } else {
-    patch.code = {FarJump(behind + *pad, index), {site.start, {0xeb, static_cast<uint8_t>(*pad)}}};
+    patch.code = {FarJump(site.jump, index), {site.start, {0xeb, static_cast<uint8_t>(*pad)}}};
   }
   return patch;
 }
@@ -115,18 +118,48 @@ GuestAddr CallSites::Behind(GuestAddr ip) const {
   return site ? site->behind : ip;
 }
 
-bool CallSites::Rewind(user_regs_struct& regs) const {
+bool CallSites::RewindMailbox(user_regs_struct& regs, Area& area) const {
+  const uint32_t number = area.number, saved_flags = area.flags;
+  std::optional<CallSite> site = Find(area.site / 8);
+  if (!site) return false;
+  regs.eflags = FlagsFromAx(regs.eflags, saved_flags);
+  if (regs.rip >= MailboxAddress()) regs.rdx = area.args[2];  // the loop uses it
+  const uint32_t state = area.state.exchange(MAILBOX_EMPTY, std::memory_order_acq_rel);
+  const bool over = regs.rip >= MailboxAddress() && (state == MAILBOX_TAKEN || state == MAILBOX_ANSWERED);
+  regs.rax = over ? area.result : number;
+  regs.rip = over ? site->behind : site->start;
+  return true;
+}
+
+bool CallSites::Rewind(user_regs_struct& regs, Area& area) const {
   if (InThunks(regs.rip)) {
     std::optional<CallSite> site = Find((regs.rip - SYSTRAP_THUNKS) / THUNK_SIZE);
     if (!site) return false;
-    regs.rip = (regs.rip - SYSTRAP_THUNKS) % THUNK_SIZE == THUNK_RETURN ? site->behind : site->start;
+    switch ((regs.rip - SYSTRAP_THUNKS) % THUNK_SIZE) {
+      case THUNK_RETURN:
+        regs.rip = site->behind;
+        break;
+      case THUNK_CALL:
+        // The number is in place, and need not be the one that a numbered site loads: at its `syscall`.
+        regs.rip = site->behind - kSyscallLength;
+        break;
+      default:
+        regs.rip = site->start;
+    }
     return true;
   }
   if (!InTrampolineCall(regs.rip)) return false;
+  if (regs.rip >= MailboxPostingAddress() && regs.rip < MailboxAnsweredAddress()) return RewindMailbox(regs, area);
   std::optional<CallSite> site = Find(regs.rcx / 8);
   if (!site) return false;
   const uint8_t* code = TrampolineBytes(regs.rip);
   if (code[0] == 0xff && code[1] == 0xa1) {  // the jump behind an answer
+    regs.rip = site->behind;
+    return true;
+  }
+  if (regs.rip >= MailboxAnsweredAddress() && regs.rip < CallSlowAddress()) {
+    regs.eflags = FlagsFromAx(regs.eflags, regs.rax);
+    regs.rax = regs.r11;
     regs.rip = site->behind;
     return true;
   }
@@ -136,7 +169,7 @@ bool CallSites::Rewind(user_regs_struct& regs) const {
 }
 
 bool CallSites::Redirect(user_regs_struct& regs, int signo) const {
-  if (InTrampolineCall(regs.rip) && signo == SIGSEGV) {
+  if (InTrampolineCall(regs.rip) && regs.rip < MailboxPostingAddress() && signo == SIGSEGV) {
     const uint64_t index = regs.rcx / 8;
     if (!Find(index)) return false;
     RestoreNumberAndFlags(regs);

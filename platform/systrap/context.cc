@@ -32,6 +32,10 @@ void FromCall(const seccomp_data& call, user_regs_struct& regs) {
   regs.rip = regs.rcx = call.instruction_pointer;
 }
 
+thread_local SystrapContext* carrier_apart = nullptr;
+// Whose thread the calling carrier keeps off the CPU of. Not inlined: a fiber may change its carrier.
+[[gnu::noinline]] SystrapContext** CarrierApart() { return &carrier_apart; }
+
 // Those that the trampoline answers once it knows how.
 bool ConcernsOnlyTheCaller(int call) {
   switch (call) {
@@ -95,6 +99,7 @@ std::unique_ptr<GuestThread> SystrapContext::DropThread() {
 
 void SystrapContext::Unbind() {
   if (!space_) return;
+  if (policy_.listening()) StopListening();
   if (thread_ != nullptr && !thread_->HasFrame() && !space_->LastUse()) {
     // Stopped in a call that nobody will answer: out of there, so that it can serve again.
     Registers unused;
@@ -134,6 +139,54 @@ Result<void> SystrapContext::Go(Registers& regs) {
   return thread_->Resume();
 }
 
+void SystrapContext::StopListening() {
+  policy_.End();
+  if (*CarrierApart() != nullptr) {
+    *CarrierApart() = nullptr;
+    const cpu_set_t all = HostThread::AllCpus().ToHost();
+    sched_setaffinity(0, sizeof all, &all);
+  }
+  MutexLock lock(affinity_mu_);
+  if (std::exchange(kept_on_cpu_, false)) Pin(affinity_.empty() ? HostThread::AllCpus() : affinity_);
+}
+
+bool SystrapContext::StartListening() {
+  // The thread stays on this CPU, and its carrier leaves: an answer by notification would bring them together again.
+  const int here = sched_getcpu();
+  CpuSet own;
+  own.Add(here);
+  cpu_set_t others = HostThread::AllCpus().ToHost();
+  CPU_CLR(here, &others);
+  if (CPU_COUNT(&others) == 0) return false;
+  {
+    MutexLock lock(affinity_mu_);
+    if (!affinity_.empty()) return false;  // the guest chose
+    Pin(own);
+    kept_on_cpu_ = true;
+  }
+  *CarrierApart() = this;
+  policy_.Begin();
+  if (sched_setaffinity(0, sizeof others, &others) == 0) return true;
+  StopListening();
+  return false;
+}
+
+Result<void> SystrapContext::Wait() {
+  BeforeHostSleep();
+  const Nanos since = MonotonicNow();
+  if (policy_.listening()) {
+    if (thread_->Listen([&](Nanos now) { return policy_.GiveUp(since, now); })) {
+      policy_.OnMailbox();
+      return {};
+    }
+    StopListening();
+    return thread_->Wait();
+  }
+  TRY(thread_->Wait());
+  if (!thread_->HasFrame()) listen_next_ = policy_.OnNotified(MonotonicNow() - since);
+  return {};
+}
+
 Event SystrapContext::Switch(AddressSpace& address_space, Registers& regs) {
   auto& as = static_cast<SystrapAddressSpace&>(address_space);
   if (space_ != &as) [[unlikely]] {
@@ -142,6 +195,9 @@ Event SystrapContext::Switch(AddressSpace& address_space, Registers& regs) {
       return Died();
     }
   }
+  // The fiber has changed its carrier in a session, or the carrier its fiber.
+  if (*CarrierApart() != (policy_.listening() ? this : nullptr)) [[unlikely]]
+    StopListening();
   for (;;) {
     // Published before the look at the flag: whoever sets it later sees us and kicks.
     in_guest_.store(true, std::memory_order_seq_cst);
@@ -149,19 +205,22 @@ Event SystrapContext::Switch(AddressSpace& address_space, Registers& regs) {
       in_guest_.store(false, std::memory_order_seq_cst);
       return InterruptEvent{};
     }
-    const bool carry_out =
-        as.HasPending() && !thread_->HasFrame() && regs.Return() == 0 && as.TakeIfJust(thread_->call());
+    const bool carry_out = as.HasPending() && !thread_->HasFrame() && !thread_->in_mailbox() && regs.Return() == 0 &&
+                           as.TakeIfJust(thread_->call());
     if (!carry_out && as.HasPending()) {
       if (as.Flush(nullptr).error() == kESRCH) return Died();
       continue;
     }
+    if (std::exchange(listen_next_, false) && StartListening()) thread_->AnnounceListening();
     if (Result<void> gone = carry_out ? thread_->Continue() : Go(regs); !gone.ok()) [[unlikely]] {
       if (gone.error() != kEINVAL) return Died();
       in_guest_.store(false, std::memory_order_seq_cst);
       return FaultEvent{SIGSEGV, SI_KERNEL, 0};  // what the return to user mode would fault on
     }
-    BeforeHostSleep();
-    if (!thread_->Wait().ok()) return Died();
+    activity_.Enter();
+    const Result<void> back = Wait();
+    activity_.Leave();
+    if (!back.ok()) return Died();
     in_guest_.store(false, std::memory_order_seq_cst);
     if (!thread_->HasFrame()) [[likely]] {
       FromCall(thread_->call(), regs.gp);
@@ -176,7 +235,7 @@ Event SystrapContext::Switch(AddressSpace& address_space, Registers& regs) {
     regs.complete = true;
     if (!thread_->LoadRegisters(regs.gp).ok()) return Died();
     if (as.call_sites().Redirect(regs.gp, thread_->info().si_signo)) continue;
-    as.call_sites().Rewind(regs.gp);
+    as.call_sites().Rewind(regs.gp, thread_->area());
     if (std::optional<Event> event = Classify(regs)) return *event;
   }
 }
@@ -227,13 +286,16 @@ Result<void> SystrapContext::Complete(Registers& regs) {
   Kick();
   const int64_t result = regs.Return();
   const uint64_t call = regs.gp.orig_rax;
-  if (!thread_->Return(0).ok() || !thread_->Wait().ok() || !thread_->HasFrame() ||
-      thread_->info().si_signo != kKickSignal || !thread_->LoadRegisters(regs.gp).ok()) {
+  StopListening();
+  const bool framed =
+      thread_->in_mailbox() ? thread_->WaitForFrame().ok() : thread_->Return(0).ok() && thread_->Wait().ok();
+  if (!framed || !thread_->HasFrame() || thread_->info().si_signo != kKickSignal ||
+      !thread_->LoadRegisters(regs.gp).ok()) {
     space_->Break();
     DropThread();
     return kESRCH;
   }
-  space_->call_sites().Rewind(regs.gp);
+  space_->call_sites().Rewind(regs.gp, thread_->area());
   regs.gp.orig_rax = call;
   regs.SetReturn(result);
   regs.complete = true;
@@ -258,7 +320,7 @@ Result<void> SystrapContext::SetExtendedState(const ExtendedState& state) {
 void SystrapContext::ResetExtendedState() { (void)SetExtendedState(InitialExtendedState()); }
 
 Result<std::unique_ptr<Context>> SystrapContext::Clone(bool same_space) {
-  auto child = std::make_unique<SystrapContext>();
+  auto child = std::make_unique<SystrapContext>(activity_);
   child->new_state_ = TRY(GetExtendedState());
   // The thread is made now, so that a host without more of them is clone's error.
   if (same_space) TRY(child->Bind(*space_));

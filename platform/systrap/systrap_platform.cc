@@ -8,6 +8,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include "platform/fiber/thread.h"
 #include "platform/systrap/context.h"
 #include "platform/systrap/extended_state.h"
 #include "platform/systrap/padding.h"
@@ -31,7 +32,7 @@ class SystrapPlatform final : public Platform {
     return RefPtr<AddressSpace>(MakeRef<SystrapAddressSpace>(*pool_, TRY(pool_->Take())));
   }
   Result<std::unique_ptr<Context>> NewContext() override {
-    return std::unique_ptr<Context>(std::make_unique<SystrapContext>());
+    return std::unique_ptr<Context>(std::make_unique<SystrapContext>(activity_));
   }
   GuestAddr min_address() const override { return kMinAddress; }
   GuestAddr max_address() const override { return kMaxAddress; }
@@ -41,6 +42,7 @@ class SystrapPlatform final : public Platform {
 
  private:
   std::unique_ptr<StubPool> pool_;
+  Activity activity_{HostThread::AllCpus().count()};
 };
 
 }  // namespace

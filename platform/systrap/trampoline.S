@@ -130,7 +130,7 @@ systrap_call_flags:
         cmpl $AREA_MAGIC_VALUE, %gs:AREA_MAGIC
         jne systrap_call_slow
         cmpl $0, %gs:AREA_ANSWERS
-        je systrap_call_slow
+        je systrap_call_post
         ANSWER 39, AREA_TGID
         ANSWER 186, AREA_TID
         ANSWER 110, AREA_PPID
@@ -138,6 +138,62 @@ systrap_call_flags:
         ANSWER 107, AREA_EUID
         ANSWER 104, AREA_GID
         ANSWER 108, AREA_EGID
+        // When the sentry looks at the mailbox from another CPU.
+systrap_call_post:
+        cmpl $1, %gs:AREA_LISTENING
+        jne systrap_call_slow
+        movl %eax, %gs:AREA_FLAGS
+        movl %r11d, %gs:AREA_NUMBER
+        movl %ecx, %gs:AREA_SITE
+        movq %rdi, %gs:AREA_ARGS
+        movq %rsi, %gs:AREA_ARGS + 8
+        movq %rdx, %gs:AREA_ARGS + 16
+        movq %r10, %gs:AREA_ARGS + 24
+        movq %r8, %gs:AREA_ARGS + 32
+        movq %r9, %gs:AREA_ARGS + 40
+        movl $MAILBOX_CALL, %eax
+        .globl systrap_mailbox_posting
+systrap_mailbox_posting:
+        xchgl %eax, %gs:AREA_STATE
+        .globl systrap_mailbox
+systrap_mailbox:
+        // From here on the registers are in the mailbox. Who has stopped looking meanwhile will not see the call.
+        cmpl $1, %gs:AREA_LISTENING
+        je 2f
+        movl $MAILBOX_CALL, %eax
+        xorl %ecx, %ecx
+        lock cmpxchgl %ecx, %gs:AREA_STATE
+        jne 2f
+        movl %gs:AREA_FLAGS, %eax
+        movl %gs:AREA_SITE, %ecx
+        movl %gs:AREA_NUMBER, %r11d
+        jmp systrap_call_slow
+2:      rdtsc
+        movl %eax, %ecx
+3:      cmpl $MAILBOX_ANSWERED, %gs:AREA_STATE
+        je 4f
+        pause
+        rdtsc
+        subl %ecx, %eax
+        cmpl $MAILBOX_PATIENCE, %eax
+        jb 3b
+        movl $SYSTRAP_SLEEP, %eax
+        syscall
+        .globl systrap_sleep_ip
+systrap_sleep_ip:
+        jmp 2b
+4:      movq %gs:AREA_ARGS + 16, %rdx
+        movl %gs:AREA_FLAGS, %eax
+        movl %gs:AREA_SITE, %ecx
+        movq %gs:AREA_RESULT, %r11
+        movl $MAILBOX_EMPTY, %gs:AREA_STATE
+        .globl systrap_mailbox_answered
+systrap_mailbox_answered:
+        addb $0x7f, %al
+        sahf
+        movq %r11, %rax
+        jmpq *SYSTRAP_RETURNS(%rcx)
+        .globl systrap_call_slow
 systrap_call_slow:
         addb $0x7f, %al
         sahf
