@@ -26,15 +26,14 @@ void ListenPolicy::Begin() {
 bool ListenPolicy::GiveUp(Nanos since, Nanos now) {
   const bool preempted = last_look_ > since && now - last_look_ > kPreempted;
   last_look_ = now;
-  if (preempted) next_pause_ = kMaxPause;
   return preempted || now - since > kPatience || !activity_.HasRoom();
 }
 
 void ListenPolicy::End() {
   if (!listening_) return;
   listening_ = false;
-  if (calls_ >= kWorth && next_pause_ < kMaxPause) {
-    next_pause_ = 64;
+  if (calls_ >= kWorth) {
+    next_pause_ = kFirstPause;
     pause_ = 0;
   } else {
     pause_ = next_pause_;
