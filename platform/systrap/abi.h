@@ -22,6 +22,7 @@
 #define SYSTRAP_RESUME 1  // load segment bases, return through the signal frame
 #define SYSTRAP_EXIT 2    // the thread ends
 #define SYSTRAP_AGAIN 3   // ask again
+#define SYSTRAP_RSEQ 4    // call rseq(2) as the area says, then ask again with the result as sixth argument
 
 // struct Area
 #define AREA_FS_BASE 0
@@ -30,6 +31,9 @@
 #define AREA_LISTENER 24
 #define AREA_AGENT 28
 #define AREA_STACK_T 32
+#define AREA_RSEQ 56
+#define AREA_RSEQ_FLAGS 64
+#define AREA_RSEQ_SIGNATURE 68
 
 // struct CommandPage
 #define COMMAND_SIZE 56

@@ -22,6 +22,7 @@ class SystrapContext final : public Context {
   Result<void> Complete(Registers& regs) override;
   void Interrupt() override;
   void SetAffinity(const CpuSet& cpus) override;
+  Result<void> SetRseq(const RseqArea& area) override;
   Result<ExtendedState> GetExtendedState() override;
   Result<void> SetExtendedState(const ExtendedState& state) override;
   void ResetExtendedState() override;
@@ -50,6 +51,7 @@ class SystrapContext final : public Context {
   RefPtr<SystrapAddressSpace> space_;
   std::unique_ptr<GuestThread> thread_;     // of space_
   std::optional<ExtendedState> new_state_;  // for the frame that Bind makes
+  RseqArea rseq_;                           // what the guest thread shall have; thread_->rseq() is what it has
 
   std::atomic<bool> in_guest_{false};
   std::atomic<bool> interrupt_{false};

@@ -8,6 +8,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include "platform/stub/rseq.h"
 #include "platform/systrap/context.h"
 #include "platform/systrap/extended_state.h"
 
@@ -23,7 +24,7 @@ namespace {
 
 class SystrapPlatform final : public Platform {
  public:
-  explicit SystrapPlatform(std::unique_ptr<StubPool> pool) : pool_(std::move(pool)) {}
+  explicit SystrapPlatform(std::unique_ptr<StubPool> pool) : pool_(std::move(pool)) { (void)stub::HostHasRseq(); }
 
   std::string_view name() const override { return "systrap"; }
   Result<RefPtr<AddressSpace>> NewAddressSpace() override {

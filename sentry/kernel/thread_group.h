@@ -109,7 +109,7 @@ class ThreadGroup : public RefCounted {
   std::atomic<bool> has_child_subreaper{false};  // an ancestor is one
   std::atomic<bool> did_exec{false};
   std::atomic<int> oom_score_adj{0};
-  std::atomic<bool> membarrier_registered{false};
+  std::atomic<bool> membarrier_registered{false}, membarrier_rseq_registered{false};
 
   void AddExitHook(RefPtr<ProcessExitHook> hook) {
     MutexLock lock(exit_hooks_mu_);
