@@ -66,7 +66,7 @@ Result<void> RemoveName(const VfsContext& ctx, const ParentAndName& p, bool dire
 Result<void> Mkdir(const VfsContext& ctx, const VfsPath& at, std::string_view path, uint32_t mode) {
   TRY(MakeName(ctx, at, path, true, IN_CREATE | IN_ISDIR, [&](Inode& dir, std::string_view name) {
     return [&]() -> Result<RefPtr<Inode>> {
-      uint32_t m = ModeForCreate(ctx, TRY(dir.GetAccess()), S_IFDIR | (mode & 01777));
+      uint32_t m = TRY(ModeForCreate(ctx, dir, S_IFDIR | (mode & 01777)));
       return dir.Mkdir(ctx, name, m & 07777);
     }();
   }));
@@ -87,7 +87,7 @@ Result<void> Mknod(const VfsContext& ctx, const VfsPath& at, std::string_view pa
         bool capable = ctx.cred.HasCapability(CAP_MKNOD) && ctx.cred.user_ns->parent() == nullptr;
         if (!capable) return kEPERM;
       }
-      uint32_t m = ModeForCreate(ctx, TRY(dir.GetAccess()), type | (mode & 07777)) & 07777;
+      uint32_t m = TRY(ModeForCreate(ctx, dir, type | (mode & 07777))) & 07777;
       return type == S_IFREG ? dir.Create(ctx, name, m) : dir.Mknod(ctx, name, type | m, dev);
     }();
   }));
@@ -97,7 +97,7 @@ Result<void> Mknod(const VfsContext& ctx, const VfsPath& at, std::string_view pa
 Result<VfsPath> MknodSocket(const VfsContext& ctx, const VfsPath& at, std::string_view path, uint32_t mode) {
   return MakeName(ctx, at, path, false, IN_CREATE, [&](Inode& dir, std::string_view name) {
     return [&]() -> Result<RefPtr<Inode>> {
-      uint32_t m = ModeForCreate(ctx, TRY(dir.GetAccess()), S_IFSOCK | (mode & 07777)) & 07777;
+      uint32_t m = TRY(ModeForCreate(ctx, dir, S_IFSOCK | (mode & 07777))) & 07777;
       return dir.Mknod(ctx, name, S_IFSOCK | m, DeviceId{});
     }();
   });

@@ -42,6 +42,8 @@ class UserNamespace : public RefCounted {
   uint32_t FromKuid(Kuid id) const;
   uint32_t FromKgid(Kgid id) const;
   bool HasMapping(Kuid uid, Kgid gid) const;
+  bool HasUid(Kuid uid) const;
+  bool HasGid(Kgid gid) const;
 
   // Installs a map once (kEPERM the second time); permission to do so is the caller's check.
   Result<void> SetUidMap(std::vector<IdMapEntry> map);
