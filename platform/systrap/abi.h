@@ -36,6 +36,7 @@
 #define SYSTRAP_RESUME 1  // load segment bases, return through the signal frame
 #define SYSTRAP_EXIT 2    // the thread ends
 #define SYSTRAP_AGAIN 3   // ask again
+#define SYSTRAP_RSEQ 4    // call rseq(2) as the area says, then ask again with the result as sixth argument
 
 // struct Area
 #define AREA_FS_BASE 0
@@ -44,16 +45,19 @@
 #define AREA_LISTENER 24
 #define AREA_AGENT 28
 #define AREA_STACK_T 32
-#define AREA_MAGIC 64
-#define AREA_ANSWERS 68
-#define AREA_TGID 72
-#define AREA_TID 76
-#define AREA_PPID 80
-#define AREA_UID 84
-#define AREA_EUID 88
-#define AREA_GID 92
-#define AREA_EGID 96
-#define AREA_LISTENING 100
+#define AREA_RSEQ 56
+#define AREA_RSEQ_FLAGS 64
+#define AREA_RSEQ_SIGNATURE 68
+#define AREA_MAGIC 72
+#define AREA_ANSWERS 76
+#define AREA_TGID 80
+#define AREA_TID 84
+#define AREA_PPID 88
+#define AREA_UID 92
+#define AREA_EUID 96
+#define AREA_GID 100
+#define AREA_EGID 104
+#define AREA_LISTENING 108
 // The mailbox: one cache line but for the last argument.
 #define AREA_STATE 256
 #define AREA_FLAGS 260

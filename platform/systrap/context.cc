@@ -11,6 +11,7 @@
 #include "platform/base/log.h"
 #include "platform/fiber/fiber.h"
 #include "platform/fiber/thread.h"
+#include "platform/stub/rseq.h"
 #include "platform/systrap/extended_state.h"
 
 #ifndef SYS_SECCOMP
@@ -64,7 +65,24 @@ ExitEvent SystrapContext::Died() {
   return ExitEvent{SIGKILL};
 }
 
+Result<void> SystrapContext::SetRseq(const RseqArea& area) {
+  if (area.address != 0 && !stub::HostHasRseq()) return kENOSYS;
+  rseq_ = area;
+  if (area.address != 0 || thread_ == nullptr || thread_->rseq().address == 0 || space_->LastUse()) return {};
+  // Ended now, while the area surely is there: other threads may unmap it as soon as they know that this one leaves.
+  // (The last thread of a stub is killed with it.) A thread that ends it by a call of its own does so when that goes
+  // on.
+  if (!thread_->HasFrame()) {
+    if (thread_->IsRseqCall(area)) return {};
+    Registers unused;
+    unused.complete = false;
+    TRY(Complete(unused));
+  }
+  return thread_->SetRseq(area);
+}
+
 Result<void> SystrapContext::Bind(SystrapAddressSpace& as) {
+  if (space_) rseq_ = {};  // of the old space
   Unbind();
   thread_ = TRY(as.TakeThread());
   space_ = RefPtr<SystrapAddressSpace>(&as);
@@ -105,6 +123,10 @@ void SystrapContext::Unbind() {
     Registers unused;
     unused.complete = false;
     (void)Complete(unused);
+  }
+  if (thread_ != nullptr && thread_->rseq().address != 0 && !space_->LastUse() && !thread_->SetRseq({}).ok()) {
+    space_->Break();
+    DropThread();
   }
   space_->GiveThread(DropThread());
   space_.reset();
@@ -205,11 +227,21 @@ Event SystrapContext::Switch(AddressSpace& address_space, Registers& regs) {
       in_guest_.store(false, std::memory_order_seq_cst);
       return InterruptEvent{};
     }
-    const bool carry_out = as.HasPending() && !thread_->HasFrame() && !thread_->in_mailbox() && regs.Return() == 0 &&
-                           as.TakeIfJust(thread_->call());
+    const bool settled = thread_->rseq() == rseq_;
+    // What the host could carry out itself: the thread is in that very call, and the host knows of it.
+    const bool in_own_call = !thread_->HasFrame() && !thread_->in_mailbox() && regs.Return() == 0;
+    bool carry_out = settled && in_own_call && as.HasPending() && as.TakeIfJust(thread_->call());
     if (!carry_out && as.HasPending()) {
       if (as.Flush(nullptr).error() == kESRCH) return Died();
       continue;
+    }
+    if (!settled) [[unlikely]] {
+      carry_out = in_own_call && thread_->IsRseqCall(rseq_);
+      if (!carry_out) {
+        if (!Complete(regs).ok() || !thread_->SetRseq(rseq_).ok()) return Died();
+        continue;
+      }
+      thread_->NoteRseq(rseq_);
     }
     if (std::exchange(listen_next_, false) && StartListening()) thread_->AnnounceListening();
     if (Result<void> gone = carry_out ? thread_->Continue() : Go(regs); !gone.ok()) [[unlikely]] {

@@ -26,6 +26,7 @@ class SystrapContext final : public Context {
   void Withdraw() override;
   void Interrupt() override;
   void SetAffinity(const CpuSet& cpus) override;
+  Result<void> SetRseq(const RseqArea& area) override;
   Result<ExtendedState> GetExtendedState() override;
   Result<void> SetExtendedState(const ExtendedState& state) override;
   void ResetExtendedState() override;
@@ -62,6 +63,7 @@ class SystrapContext final : public Context {
   RefPtr<SystrapAddressSpace> space_;
   std::unique_ptr<GuestThread> thread_;     // of space_
   std::optional<ExtendedState> new_state_;  // for the frame that Bind makes
+  RseqArea rseq_;                           // what the guest thread shall have; thread_->rseq() is what it has
 
   // Counts calls of one instruction: the last seen of those that share a slot.
   struct HotSite {

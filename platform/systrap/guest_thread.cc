@@ -1,9 +1,13 @@
 #include "platform/systrap/guest_thread.h"
 
+#include <linux/rseq.h>
+#include <sys/syscall.h>
+
 #include <cstring>
 #include <utility>
 
 #include "platform/abi/signal.h"
+#include "platform/stub/rseq.h"
 #include "platform/systrap/extended_state.h"
 
 namespace moat::systrap_platform {
@@ -165,6 +169,39 @@ Result<void> GuestThread::ReadFrame() {
   trapno_ = uc.mcontext.trapno;
   error_code_ = uc.mcontext.err;
   return {};
+}
+
+bool GuestThread::IsRseqCall(const RseqArea& area) const {
+  const seccomp_data& c = call();
+  const RseqArea& told = area.address != 0 ? area : rseq_;
+  const uint64_t flags = area.address != 0 ? 0 : uint64_t{RSEQ_FLAG_UNREGISTER};
+  return c.nr == SYS_rseq && c.args[0] == told.address && static_cast<uint32_t>(c.args[1]) == stub::kRseqLength &&
+         static_cast<uint32_t>(c.args[2]) == flags && static_cast<uint32_t>(c.args[3]) == told.signature;
+}
+
+Result<void> GuestThread::SetRseq(const RseqArea& area) {
+  if (rseq_.address != 0) TRY(CallRseq(rseq_, RSEQ_FLAG_UNREGISTER));
+  rseq_ = {};
+  if (area.address != 0) TRY(CallRseq(area, 0));
+  rseq_ = area;
+  return {};
+}
+
+Result<void> GuestThread::CallRseq(const RseqArea& area, uint32_t flags) {
+  area_.rseq = area.address;
+  area_.rseq_flags = flags;
+  area_.rseq_signature = area.signature;
+  TRY(listener_.Answer(SYSTRAP_RSEQ));
+  TRY(listener_.Receive());
+  // The guest can write the area: the call counts, not what was stored there.
+  const seccomp_data& c = listener_.call();
+  if (c.nr != SYS_rseq || c.args[0] != area.address || c.args[1] != stub::kRseqLength || c.args[2] != flags ||
+      c.args[3] != area.signature)
+    return kESRCH;
+  TRY(listener_.Continue());
+  TRY(listener_.Receive());
+  if (c.nr != SYSTRAP_ENTER || c.instruction_pointer != EnterAddress()) return kESRCH;
+  return c.args[5] == 0 ? Result<void>() : kESRCH;
 }
 
 Result<void> GuestThread::LoadRegisters(user_regs_struct& regs) const {

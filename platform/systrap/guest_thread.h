@@ -11,6 +11,7 @@
 #include "absl/functional/function_ref.h"
 #include "platform/fiber/clock.h"
 #include "platform/platform.h"
+#include "platform/registers.h"
 #include "platform/systrap/layout.h"
 #include "platform/systrap/listener.h"
 
@@ -54,6 +55,14 @@ class GuestThread {
   void Publish(const CallerIdentity& identity);
   void Withdraw() { area_.answers.store(0, std::memory_order_release); }
 
+  // Registers the thread with the host kernel for restartable sequences, or ends that. In a call of its own that says
+  // the same (IsRseqCall) it is enough to let it go on; else it needs a frame. kESRCH: the thread is gone, or does not
+  // do as it is told.
+  Result<void> SetRseq(const RseqArea& area);
+  bool IsRseqCall(const RseqArea& area) const;
+  void NoteRseq(const RseqArea& area) { rseq_ = area; }
+  const RseqArea& rseq() const { return rseq_; }
+
   // The signal that made the frame; only after a Wait that came back with one.
   const siginfo_t& info() const { return info_; }
   uint64_t trapno() const { return trapno_; }
@@ -78,6 +87,7 @@ class GuestThread {
   bool ReadArea(uint64_t address, T& out) const;
   template <typename T>
   bool WriteArea(uint64_t address, const T& value);
+  Result<void> CallRseq(const RseqArea& area, uint32_t flags);
   // In the sentry's own mapping; null when the range is not within the signal stack.
   std::byte* At(uint64_t address, uint64_t size) const;
 
@@ -91,6 +101,7 @@ class GuestThread {
   const pid_t tid_ = listener_.tid();
   uint64_t frame_ = 0;  // stub address of the ucontext
   uint64_t fs_base_ = 0, gs_base_ = 0;
+  RseqArea rseq_;
   siginfo_t info_{};
   uint64_t trapno_ = 0, error_code_ = 0;
 };

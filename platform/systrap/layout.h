@@ -30,7 +30,8 @@ struct Area {
   std::atomic<uint32_t> listener;  // 0: not yet; the thread's listener plus one; or -errno
   std::atomic<uint32_t> agent;     // the same for the stub's agent, in the area of the first thread only
   stack_t signal_stack;            // for sigaltstack(2)
-  uint64_t unused;
+  uint64_t rseq;                   // for SYSTRAP_RSEQ
+  uint32_t rseq_flags, rseq_signature;
   uint32_t magic;
   // Whether patched call sites may answer these calls themselves, and with what.
   std::atomic<uint32_t> answers;
@@ -46,6 +47,8 @@ struct Area {
 static_assert(offsetof(Area, fs_base) == AREA_FS_BASE && offsetof(Area, gs_base) == AREA_GS_BASE);
 static_assert(offsetof(Area, frame) == AREA_FRAME && offsetof(Area, listener) == AREA_LISTENER);
 static_assert(offsetof(Area, agent) == AREA_AGENT && offsetof(Area, signal_stack) == AREA_STACK_T);
+static_assert(offsetof(Area, rseq) == AREA_RSEQ && offsetof(Area, rseq_flags) == AREA_RSEQ_FLAGS);
+static_assert(offsetof(Area, rseq_signature) == AREA_RSEQ_SIGNATURE);
 static_assert(offsetof(Area, listening) == AREA_LISTENING && offsetof(Area, state) == AREA_STATE);
 static_assert(offsetof(Area, flags) == AREA_FLAGS && offsetof(Area, number) == AREA_NUMBER);
 static_assert(offsetof(Area, site) == AREA_SITE && offsetof(Area, result) == AREA_RESULT);

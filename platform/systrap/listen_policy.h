@@ -42,18 +42,18 @@ class ListenPolicy {
   void End();
 
  private:
-  static constexpr Nanos kFastGap = 12'000;     // of a notified call: most of it is the switch itself
-  static constexpr int kStreak = 24;            // fast calls in a row before a session
-  static constexpr Nanos kPatience = 15'000;    // a look without a call
-  static constexpr Nanos kPreempted = 150'000;  // between two looks: the CPU was not ours alone
-  static constexpr int kWorth = 100;            // calls that make a session pay
-  static constexpr int kMaxPause = 1 << 14;     // fast calls
+  static constexpr Nanos kFastGap = 12'000;                    // of a notified call: most of it is the switch itself
+  static constexpr int kStreak = 24;                           // fast calls in a row before a session
+  static constexpr Nanos kPatience = 15'000;                   // a look without a call
+  static constexpr Nanos kPreempted = 150'000;                 // between two looks: the CPU was not ours alone
+  static constexpr int kWorth = 100;                           // calls that make a session pay
+  static constexpr int kFirstPause = 64, kMaxPause = 1 << 14;  // fast calls
 
   const Activity& activity_;
   bool listening_ = false;
   int streak_ = 0;
   int pause_ = 0;  // fast calls to wait for beyond kStreak
-  int next_pause_ = 64;
+  int next_pause_ = kFirstPause;
   uint32_t calls_ = 0;  // in this session
   Nanos last_look_ = 0;
 };

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "platform/fiber/thread.h"
+#include "platform/stub/rseq.h"
 #include "platform/systrap/context.h"
 #include "platform/systrap/extended_state.h"
 #include "platform/systrap/padding.h"
@@ -25,7 +26,7 @@ namespace {
 
 class SystrapPlatform final : public Platform {
  public:
-  explicit SystrapPlatform(std::unique_ptr<StubPool> pool) : pool_(std::move(pool)) {}
+  explicit SystrapPlatform(std::unique_ptr<StubPool> pool) : pool_(std::move(pool)) { (void)stub::HostHasRseq(); }
 
   std::string_view name() const override { return "systrap"; }
   Result<RefPtr<AddressSpace>> NewAddressSpace() override {

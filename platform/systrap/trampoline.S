@@ -18,6 +18,7 @@
 #define SYS_prctl 157
 #define SYS_futex 202
 #define SYS_seccomp 317
+#define SYS_rseq 334
 
 #define FUTEX_WAIT 0
 #define FUTEX_WAKE 1
@@ -63,7 +64,24 @@ systrap_sigreturn_ip:
         ud2
 1:      cmpl $SYSTRAP_AGAIN, %eax
         je systrap_enter
-        // fall through
+        cmpl $SYSTRAP_RSEQ, %eax
+        jne systrap_exit
+        movq %rdi, %rbx                 // the arguments of Enter
+        movq %rsi, %rbp
+        movq %rdx, %r12
+        movq %r10, %r13
+        movq AREA_RSEQ(%r15), %rdi
+        movl $32, %esi
+        movl AREA_RSEQ_FLAGS(%r15), %edx
+        movl AREA_RSEQ_SIGNATURE(%r15), %r10d
+        movl $SYS_rseq, %eax
+        syscall
+        movq %rax, %r9
+        movq %rbx, %rdi
+        movq %rbp, %rsi
+        movq %r12, %rdx
+        movq %r13, %r10
+        jmp systrap_enter
 
         .globl systrap_exit
 systrap_exit:
