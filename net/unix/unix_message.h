@@ -37,7 +37,7 @@ struct UnixCredentials {
 class UnixEvents final : public RefCounted {
  public:
   WaitQueue queue;
-  std::atomic<int64_t> bytes_sent{0};  // in messages not yet read, with their overhead
+  std::atomic<int64_t> bytes_sent{0};   // in messages not yet read, with their overhead
   std::atomic<bool> wants_room{false};  // a send found none since the last signal about it (fcntl(2) O_ASYNC)
 };
 

@@ -18,8 +18,8 @@ namespace moat::systrap_platform {
 SystrapAddressSpace::SystrapAddressSpace(StubPool& pool, ReadyStub stub)
     : pool_(pool), pid_(stub.pid), page_(stub.page), agent_(std::move(stub.agent)) {
   areas_.push_back(stub.area);
-  idle_.push_back(std::make_unique<GuestThread>(std::move(stub.thread), pool.area(stub.area),
-                                                StubPool::AreaAddress(stub.area)));
+  idle_.push_back(
+      std::make_unique<GuestThread>(std::move(stub.thread), pool.area(stub.area), StubPool::AreaAddress(stub.area)));
 }
 
 SystrapAddressSpace::~SystrapAddressSpace() {
@@ -191,7 +191,8 @@ void SystrapAddressSpace::GiveThread(std::unique_ptr<GuestThread> thread) {
   bool ended = false;
   {
     MutexLock lock(mu_);
-    // A stub whose only thread can serve again serves the next address space, once this one is gone: see the destructor.
+    // A stub whose only thread can serve again serves the next address space, once this one is gone: see the
+    // destructor.
     const bool serves_again = thread != nullptr && thread->HasFrame() && areas_.size() == 1;
     if (thread != nullptr) idle_.push_back(std::move(thread));
     if (--uses_ == 0 && !ended_ && !serves_again) ended = ended_ = true;

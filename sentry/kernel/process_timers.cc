@@ -50,7 +50,8 @@ struct ProcessTimers::Alarm : Timer {
     }
     Nanos remaining = std::max<Nanos>(when - Now(), 0);
     if (kind != ClockKind::kReal) {
-      int threads = kind == ClockKind::kTaskCpu ? 1 : std::clamp(group.task_count(), 1, group.kernel().allowed_cpus().count());
+      int threads =
+          kind == ClockKind::kTaskCpu ? 1 : std::clamp(group.task_count(), 1, group.kernel().allowed_cpus().count());
       remaining = std::max(remaining / threads, kJiffy);
     }
     Arm(DeadlineAfter(remaining));

@@ -16,7 +16,8 @@ Result<void> Call(Task& t, GuestAddr area, uint32_t length, int flags, uint32_t 
 // at the section's abort address. Sections that are malformed end the process with SIGSEGV, as on Linux. Own carrier.
 void Abort(Task& t);
 
-// Whether the host kernel must have failed at the task's area or section: what Linux ends the process for, with SIGSEGV.
+// Whether the host kernel must have failed at the task's area or section: what Linux ends the process for, with
+// SIGSEGV.
 bool Broken(Task& t);
 
 // fork(2): the child has its parent's registration.

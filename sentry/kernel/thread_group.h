@@ -197,9 +197,9 @@ class ThreadGroup : public RefCounted {
   std::atomic<bool> exiting_{false};
   int group_exit_status_ = 0;
   OutsideJob* outside_job_ = nullptr;  // constant
-  bool unkillable_init_ = true;  // constant: as pid 1 of a namespace it becomes
-  bool unkillable_ = false;      // init of a pid namespace: default actions do not end it
-  RefPtr<Task> exec_task_;       // the thread that runs execve and waits for the others to go
+  bool unkillable_init_ = true;        // constant: as pid 1 of a namespace it becomes
+  bool unkillable_ = false;            // init of a pid namespace: default actions do not end it
+  RefPtr<Task> exec_task_;             // the thread that runs execve and waits for the others to go
 
   Mutex exit_hooks_mu_{LockRank::kLeaf};
   std::vector<RefPtr<ProcessExitHook>> exit_hooks_ ABSL_GUARDED_BY(exit_hooks_mu_);

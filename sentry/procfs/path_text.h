@@ -6,9 +6,7 @@
 
 namespace moat {
 
-inline std::string PathText(const VfsContext& ctx, const VfsPath& path) {
-  return ctx.mounts.PathName(path, ctx.root);
-}
+inline std::string PathText(const VfsContext& ctx, const VfsPath& path) { return ctx.mounts.PathName(path, ctx.root); }
 
 }  // namespace moat
 

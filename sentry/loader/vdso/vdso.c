@@ -69,8 +69,8 @@ EXPORT time_t __vdso_time(time_t *t) {
   return seconds;
 }
 EXPORT long __vdso_getcpu(unsigned *cpu, unsigned *node, void *unused) {
-  // Linux keeps CPU and node of each CPU as the limit of a segment (arch/x86/include/asm/segment.h, CPUNODE). Guests see
-  // the host's CPU numbers and one node.
+  // Linux keeps CPU and node of each CPU as the limit of a segment (arch/x86/include/asm/segment.h, CPUNODE). Guests
+  // see the host's CPU numbers and one node.
   const unsigned kCpuNodeSegment = 0x7b, kCpuMask = 0xfff;
   unsigned now;
   (void)unused;
