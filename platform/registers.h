@@ -16,7 +16,7 @@ struct Registers {
   // result may be set before the next Switch; Context::Complete gets the rest.
   bool complete = true;
 
-  uint64_t SyscallNumber() const { return gp.orig_rax; }
+  uint64_t SyscallNumber() const { return static_cast<uint32_t>(gp.orig_rax); }  // Linux looks at eax only
   uint64_t SyscallArg(int i) const {
     switch (i) {
       case 0:

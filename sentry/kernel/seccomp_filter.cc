@@ -77,7 +77,7 @@ bool CheckSeccomp(Task& t, Result<int64_t>* result) {
     }
     case SECCOMP_RET_TRAP:
       SendSigsys(t, value, false);
-      *result = static_cast<int64_t>(regs.SyscallNumber());  // the registers stay as they were
+      *result = static_cast<int64_t>(regs.gp.orig_rax);  // the registers stay as they were
       return false;
     case SECCOMP_RET_TRACE:
     case SECCOMP_RET_USER_NOTIF:
