@@ -41,6 +41,13 @@ struct ExitEvent {
 };  // the stub died: the host killed it, or a bug of ours
 using Event = std::variant<SyscallEvent, FaultEvent, InterruptEvent, ExitEvent>;
 
+// A thread's registration for restartable sequences.
+struct RseqArea {
+  GuestAddr address = 0;  // aligned to 32; 0: none
+  uint32_t signature = 0;
+  bool operator==(const RseqArea&) const = default;
+};
+
 class Context;
 
 // Guest code around a call site, as a platform wants to see it and to have it rewritten. See AddressSpace::PlanPatch.
@@ -115,6 +122,13 @@ class Context {
   // Where the guest thread may run, from a set that is never empty and within the sandbox's own; before the first call:
   // anywhere. Any thread.
   virtual void SetAffinity(const CpuSet& cpus) = 0;
+  // rseq(2), carried out by the host kernel: from the next Switch on it keeps the 32 bytes at `area` up to date and
+  // aborts critical sections that it preempts. The bytes must stay writable in `as` (MemoryManager::KeepWritable), or
+  // the guest dies of it. No area: the registration ends; so it does with a Switch to another space. A critical section
+  // that was left for any event is not protected any more when that Switch returns: the caller aborts it.
+  // Without a call of the thread's own that says the same, its registers are lost when a registration ends.
+  // kENOSYS: the host or the platform cannot.
+  virtual Result<void> SetRseq(const RseqArea& area) { return area.address == 0 ? Result<void>() : kENOSYS; }
   // The extended (FPU, SSE, AVX) state of the guest thread. Setting rejects (kEINVAL) blobs that the CPU
   // would not accept (reserved bits), as sigreturn must.
   virtual Result<ExtendedState> GetExtendedState() = 0;

@@ -25,15 +25,17 @@ Result<size_t> Transfer(long number, int fd, const iovec* v, int count, int64_t 
   }
 }
 
-}  // namespace
-
-Result<size_t> HostRead(int fd, IoDest& dst, int64_t offset, int flags) {
+// All that the guest's side still wants, piece by piece; less when the host gives or takes less. `pieces` is
+// IoDest::Fill or IoSource::Drain.
+template <typename Guest>
+Result<size_t> Move(long number, int fd, Guest& guest, Result<size_t> (Guest::*pieces)(size_t, SegmentIo),
+                    int64_t offset, int flags) {
   size_t done = 0;
-  while (dst.remaining() > 0) {
+  while (guest.remaining() > 0) {
     size_t asked = 0;
-    Result<size_t> n = dst.Fill(kMaxTransfer, [&](const iovec* v, int count) -> Result<size_t> {
+    Result<size_t> n = (guest.*pieces)(kMaxTransfer, [&](const iovec* v, int count) -> Result<size_t> {
       asked = TotalOf(v, count);
-      return Transfer(SYS_preadv2, fd, v, count, offset < 0 ? offset : offset + static_cast<int64_t>(done), flags);
+      return Transfer(number, fd, v, count, offset < 0 ? offset : offset + static_cast<int64_t>(done), flags);
     });
     if (!n.ok()) {
       if (done != 0) return done;
@@ -45,22 +47,14 @@ Result<size_t> HostRead(int fd, IoDest& dst, int64_t offset, int flags) {
   return done;
 }
 
+}  // namespace
+
+Result<size_t> HostRead(int fd, IoDest& dst, int64_t offset, int flags) {
+  return Move(SYS_preadv2, fd, dst, &IoDest::Fill, offset, flags);
+}
+
 Result<size_t> HostWrite(int fd, IoSource& src, int64_t offset, int flags) {
-  size_t done = 0;
-  while (src.remaining() > 0) {
-    size_t asked = 0;
-    Result<size_t> n = src.Drain(kMaxTransfer, [&](const iovec* v, int count) -> Result<size_t> {
-      asked = TotalOf(v, count);
-      return Transfer(SYS_pwritev2, fd, v, count, offset < 0 ? offset : offset + static_cast<int64_t>(done), flags);
-    });
-    if (!n.ok()) {
-      if (done != 0) return done;
-      return n.error();
-    }
-    done += *n;
-    if (*n < asked || *n == 0) break;
-  }
-  return done;
+  return Move(SYS_pwritev2, fd, src, &IoSource::Drain, offset, flags);
 }
 
 }  // namespace moat

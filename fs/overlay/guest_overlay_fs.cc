@@ -6,6 +6,7 @@
 
 #include "fs/overlay/guest_overlay.h"
 #include "fs/overlay/guest_overlay_inode.h"
+#include "fs/vfs/posix_acl.h"
 
 namespace moat {
 namespace {
@@ -157,6 +158,12 @@ Result<void> GuestOverlayFs::PrepareWork(const VfsContext& ctx, const VfsPath& b
     Result<RefPtr<Inode>> incompat = work->Lookup(mounter, "incompat");
     if (incompat.ok() && (*incompat)->is_dir() && !TRY(ListLayer(mounter, **incompat)).empty()) return kEINVAL;
     Clear(mounter, work_, kMaxWorkDepth);
+  }
+  // What is made in here goes elsewhere: it must inherit nothing.
+  for (AclKind kind : {AclKind::kAccess, AclKind::kDefault}) {
+    if (Result<RefPtr<const PosixAcl>> acl = work->GetAcl(kind); acl.ok() && *acl) {
+      TRY(work->SetAcl(mounter, kind, nullptr));
+    }
   }
   // One attribute for a try: without them directories cannot hide those below.
   no_xattrs_ = !vfs::SetXattr(mounter, work_, XattrName("opaque"), "0", 0).ok();

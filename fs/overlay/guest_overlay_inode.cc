@@ -69,7 +69,7 @@ Result<void> GuestOverlayInode::SetAttr(const VfsContext& ctx, const AttrChange&
 }
 
 Result<void> GuestOverlayInode::CheckPermission(const VfsContext& ctx, int mask) {
-  TRY(Inode::CheckPermission(ctx, mask));
+  TRY(layer().CheckPermission(ctx, mask));
   // A write to what is still in a lower will read that one and write the copy.
   if (upper() == nullptr && (mask & kMayWrite) != 0 && !IsSpecial(type())) mask = (mask & ~kMayWrite) | kMayRead;
   return layer().CheckPermission(AsMounter(overlay(), ctx), mask);

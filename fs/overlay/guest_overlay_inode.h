@@ -67,8 +67,12 @@ class GuestOverlayInode final : public LayeredInode {
   Result<bool> IsEmptyDirectory(const VfsContext& ctx);
 
   // --- changing names (guest_overlay_names.cc, guest_overlay_rename.cc) ---
+  enum class NameOf { kNewObject, kLink };
   template <typename Make>
-  Result<RefPtr<Inode>> MakeName(const VfsContext& ctx, std::string_view name, uint32_t type, uint32_t mode, Make make);
+  Result<RefPtr<Inode>> MakeName(const VfsContext& ctx, std::string_view name, uint32_t type, uint32_t mode,
+                                 NameOf what, Make make);
+  // Gives an object that was made in the work directory what it would have got in this one: S_ISGID, lists.
+  Result<void> Inherit(const VfsContext& mounter, const VfsPath& made, uint32_t mode);
   Result<void> RemoveName(const VfsContext& ctx, std::string_view name, GuestOverlayInode& child);
   // A whiteout in the work directory; its name there.
   Result<std::string> MakeWhiteout(const VfsContext& mounter);

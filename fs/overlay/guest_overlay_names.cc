@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include "fs/overlay/guest_overlay_inode.h"
+#include "fs/vfs/posix_acl.h"
 
 namespace moat {
 
@@ -33,10 +34,22 @@ Result<void> GuestOverlayInode::ClearWhiteouts(const VfsContext& mounter, const 
   return {};
 }
 
+Result<void> GuestOverlayInode::Inherit(const VfsContext& mounter, const VfsPath& made, uint32_t mode) {
+  AttrChange change;
+  change.mode = mode & 07777;
+  RefPtr<const PosixAcl> acl, inherited = TRY(GetAcl(AclKind::kDefault));
+  if (inherited) acl = inherited->ForNewFile(*change.mode);
+  TRY(vfs::SetAttr(mounter, made, change));
+  Inode& inode = *made.dentry->inode_ptr();
+  if (acl) TRY(inode.SetAcl(mounter, AclKind::kAccess, std::move(acl)));
+  if (inherited && inode.is_dir()) TRY(inode.SetAcl(mounter, AclKind::kDefault, std::move(inherited)));
+  return {};
+}
+
 // `make(context, directory, name)` makes an object of `type` in the upper.
 template <typename Make>
 Result<RefPtr<Inode>> GuestOverlayInode::MakeName(const VfsContext& ctx, std::string_view name, uint32_t type,
-                                                  uint32_t mode, Make make) {
+                                                  uint32_t mode, NameOf what, Make make) {
   TRY(CopyUp(ctx));
   AsMounter mounter(overlay(), ctx);
   AsMounter owner = TRY(AsOwner(ctx));
@@ -50,13 +63,10 @@ Result<RefPtr<Inode>> GuestOverlayInode::MakeName(const VfsContext& ctx, std::st
     std::string made = overlay().NewWorkName();
     TRY(make(owner, work, made));
     Result<void> placed = [&]() -> Result<void> {
-      if (is_dir) {
-        VfsPath place(work.mount, TRY(work.dentry->LookupChild(mounter, made)));
-        AttrChange change;
-        change.mode = mode & 07777;  // the work directory hands no S_ISGID down
-        TRY(vfs::SetAttr(mounter, place, change));
-        TRY(MarkOpaque(mounter, place));
-      }
+      VfsPath place(work.mount, TRY(work.dentry->LookupChild(mounter, made)));
+      if (place.dentry->inode_ptr() == nullptr) return kENOENT;
+      if (what == NameOf::kNewObject && type != S_IFLNK) TRY(Inherit(mounter, place, mode));
+      if (is_dir) TRY(MarkOpaque(mounter, place));
       return vfs::Rename(mounter, work, made, dir, name, is_dir ? RENAME_EXCHANGE : 0);
     }();
     if (!placed.ok()) {
@@ -73,19 +83,20 @@ Result<RefPtr<Inode>> GuestOverlayInode::MakeName(const VfsContext& ctx, std::st
 }
 
 Result<RefPtr<Inode>> GuestOverlayInode::Create(const VfsContext& ctx, std::string_view name, uint32_t mode) {
-  return MakeName(ctx, name, S_IFREG, mode, [&](const VfsContext& as, const VfsPath& dir, std::string_view at) {
-    return vfs::Mknod(as, dir, at, S_IFREG | (mode & 07777), {});
-  });
+  return MakeName(ctx, name, S_IFREG, mode, NameOf::kNewObject,
+                  [&](const VfsContext& as, const VfsPath& dir, std::string_view at) {
+                    return vfs::Mknod(as, dir, at, S_IFREG | (mode & 07777), {});
+                  });
 }
 Result<RefPtr<Inode>> GuestOverlayInode::Mkdir(const VfsContext& ctx, std::string_view name, uint32_t mode) {
-  return MakeName(ctx, name, S_IFDIR, mode, [&](const VfsContext& as, const VfsPath& dir, std::string_view at) {
-    return vfs::Mkdir(as, dir, at, mode);
-  });
+  return MakeName(
+      ctx, name, S_IFDIR, mode, NameOf::kNewObject,
+      [&](const VfsContext& as, const VfsPath& dir, std::string_view at) { return vfs::Mkdir(as, dir, at, mode); });
 }
 Result<RefPtr<Inode>> GuestOverlayInode::Mknod(const VfsContext& ctx, std::string_view name, uint32_t mode,
                                                DeviceId dev) {
   if (S_ISCHR(mode) && dev == DeviceId{0, 0}) return kEPERM;  // it would hide itself
-  return MakeName(ctx, name, mode & S_IFMT, mode,
+  return MakeName(ctx, name, mode & S_IFMT, mode, NameOf::kNewObject,
                   [&](const VfsContext& as, const VfsPath& dir, std::string_view at) -> Result<void> {
                     if (!S_ISSOCK(mode)) return vfs::Mknod(as, dir, at, mode & (S_IFMT | 07777), dev);
                     TRY(vfs::MknodSocket(as, dir, at, mode & 07777));
@@ -94,17 +105,18 @@ Result<RefPtr<Inode>> GuestOverlayInode::Mknod(const VfsContext& ctx, std::strin
 }
 Result<RefPtr<Inode>> GuestOverlayInode::Symlink(const VfsContext& ctx, std::string_view name,
                                                  std::string_view target) {
-  return MakeName(ctx, name, S_IFLNK, 0777, [&](const VfsContext& as, const VfsPath& dir, std::string_view at) {
-    return vfs::Symlink(as, target, dir, at);
-  });
+  return MakeName(
+      ctx, name, S_IFLNK, 0777, NameOf::kNewObject,
+      [&](const VfsContext& as, const VfsPath& dir, std::string_view at) { return vfs::Symlink(as, target, dir, at); });
 }
 Result<void> GuestOverlayInode::Link(const VfsContext& ctx, std::string_view name, Inode& target) {
   if (&target.fs() != &fs()) return kEXDEV;
   GuestOverlayInode& inode = static_cast<GuestOverlayInode&>(target);
   TRY(inode.CopyUp(ctx));
-  TRY(MakeName(ctx, name, inode.type(), 0, [&](const VfsContext& as, const VfsPath& dir, std::string_view at) {
-    return vfs::Link(AsMounter(overlay(), as), inode.UpperPath(), dir, at);
-  }));
+  TRY(MakeName(ctx, name, inode.type(), 0, NameOf::kLink,
+               [&](const VfsContext& as, const VfsPath& dir, std::string_view at) {
+                 return vfs::Link(AsMounter(overlay(), as), inode.UpperPath(), dir, at);
+               }));
   return {};
 }
 

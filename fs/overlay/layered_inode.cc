@@ -10,6 +10,7 @@
 #include "fs/overlay/overlay_mappable.h"
 #include "fs/vfs/dentry.h"
 #include "fs/vfs/mount.h"
+#include "fs/vfs/posix_acl.h"
 
 namespace moat {
 namespace {
@@ -63,6 +64,17 @@ Result<RefPtr<Mappable>> LayeredInode::GetMappable() {
   // A copy-up that ended before the mappable could be found here did not tell it.
   made->SwitchTo(TRY(layer().GetMappable()));
   return RefPtr<Mappable>(made);
+}
+
+Result<RefPtr<const PosixAcl>> LayeredInode::GetAcl(AclKind kind) {
+  Result<RefPtr<const PosixAcl>> acl = layer().GetAcl(kind);
+  if (!acl.ok() && acl.error() == kEOPNOTSUPP) return RefPtr<const PosixAcl>();
+  return acl;
+}
+
+Result<void> LayeredInode::SetAcl(const VfsContext& ctx, AclKind kind, RefPtr<const PosixAcl> acl) {
+  TRY(CopyUp(ctx));
+  return upper()->SetAcl(ctx, kind, std::move(acl));
 }
 
 Result<void> LayeredInode::MoveMappings() {
@@ -134,10 +146,16 @@ Result<void> CopyFileData(const VfsContext& ctx, Inode& from, Inode& to, uint64_
 
 Result<void> CopyXattrs(const VfsContext& ctx, Inode& from, Inode& to,
                         const std::function<bool(std::string_view)>& skip) {
+  for (AclKind kind : {AclKind::kAccess, AclKind::kDefault}) {
+    Result<RefPtr<const PosixAcl>> acl = from.GetAcl(kind);
+    if (!acl.ok() || !*acl) continue;
+    Result<void> set = to.SetAcl(ctx, kind, *acl);
+    if (!set.ok() && set.error() != kEOPNOTSUPP) return set;
+  }
   Result<std::vector<std::string>> names = from.ListXattr(ctx);
   if (!names.ok()) return names.error() == kEOPNOTSUPP ? Result<void>() : Result<void>(names.error());
   for (const std::string& name : *names) {
-    if (skip && skip(name)) continue;
+    if (AclKindOf(name) || (skip && skip(name))) continue;
     Result<std::string> value = from.GetXattr(ctx, name);
     if (!value.ok()) continue;  // not readable for us: so not for the guest either
     Result<void> set = to.SetXattr(ctx, name, *value, 0);

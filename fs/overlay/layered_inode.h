@@ -27,6 +27,10 @@ class LayeredInode : public Inode {
   Result<std::string> Readlink(const VfsContext& ctx) override { return layer().Readlink(ctx); }
   Result<RefPtr<File>> Open(const VfsContext& ctx, const VfsPath& path, OpenFlags flags) override;
   Result<RefPtr<Mappable>> GetMappable() override;
+  // A lower without lists has none; the upper may get one.
+  Result<RefPtr<const PosixAcl>> GetAcl(AclKind kind) override;
+  Result<void> SetAcl(const VfsContext& ctx, AclKind kind, RefPtr<const PosixAcl> acl) override;
+  bool HasDefaultAcl() const override { return layer().HasDefaultAcl(); }
 
   // The upper object once there is one, else null. It never changes again.
   Inode* upper() const { return upper_raw_.load(std::memory_order_acquire); }
@@ -69,7 +73,8 @@ Result<std::vector<LayerEntry>> ListLayer(const VfsContext& ctx, Inode& dir);
 
 // The first `limit` bytes of a regular file, holes as holes; the copy gets that size.
 Result<void> CopyFileData(const VfsContext& ctx, Inode& from, Inode& to, uint64_t limit);
-// All extended attributes but those that `skip` names. What `to` does not store is lost, as on Linux.
+// All extended attributes but those that `skip` names, and the access control lists. What `to` does not store is lost,
+// as on Linux.
 Result<void> CopyXattrs(const VfsContext& ctx, Inode& from, Inode& to,
                         const std::function<bool(std::string_view)>& skip = {});
 

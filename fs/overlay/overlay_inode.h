@@ -16,6 +16,7 @@ class OverlayInode final : public LayeredInode {
  public:
   Result<Kstat> GetAttr() override;
   Result<void> SetAttr(const VfsContext& ctx, const AttrChange& change) override;
+  Result<void> CheckPermission(const VfsContext& ctx, int mask) override { return layer().CheckPermission(ctx, mask); }
 
   Result<RefPtr<Inode>> Lookup(const VfsContext& ctx, std::string_view name) override;
   RefPtr<RefCounted> LookAhead(const VfsContext& ctx, std::span<const std::string_view> names) override;

@@ -97,7 +97,13 @@ Result<RefPtr<Inode>> TmpfsDirectory::Lookup(const VfsContext&, std::string_view
 Result<TmpfsInode::New> TmpfsDirectory::Attributes(const VfsContext& ctx, uint32_t mode, uint32_t nlink) {
   if (!tmpfs().quota()->ChargeInode()) return kENOSPC;
   Access dir = GetAccess().value();
-  return New{mode, ctx.cred.fsuid, GroupForCreate(ctx.cred, dir), nlink};
+  New n{mode, ctx.cred.fsuid, GroupForCreate(ctx.cred, dir), nlink};
+  if (!HasDefaultAcl() || S_ISLNK(mode)) return n;
+  RefPtr<const PosixAcl> inherited = GetAcl(AclKind::kDefault).value();
+  if (!inherited) return n;
+  n.acl = inherited->ForNewFile(n.mode);
+  if (S_ISDIR(mode)) n.default_acl = std::move(inherited);
+  return n;
 }
 
 Result<RefPtr<Inode>> TmpfsDirectory::Add(std::string_view name, RefPtr<TmpfsInode> inode) {

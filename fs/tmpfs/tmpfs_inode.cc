@@ -5,6 +5,7 @@
 #include <sys/mount.h>
 
 #include "fs/vfs/mount.h"
+#include "fs/vfs/permissions.h"
 
 namespace moat {
 namespace {
@@ -28,7 +29,9 @@ TmpfsInode::TmpfsInode(TmpfsFs& fs, const New& n)
       uid_(n.uid),
       gid_(n.gid),
       nlink_(n.nlink),
-      btime_(TmpfsNow()) {
+      btime_(TmpfsNow()),
+      acl_{n.acl, n.default_acl},
+      has_acl_{n.acl != nullptr, n.default_acl != nullptr} {
   atime_ = mtime_ = ctime_ = btime_;
 }
 
@@ -66,7 +69,10 @@ Result<void> TmpfsInode::SetAttr(const VfsContext&, const AttrChange& c) {
   }
   MutexLock lock(mu_);
   Nanos now = TmpfsNow();
-  if (c.mode) mode_.store((mode_.load() & S_IFMT) | (*c.mode & 07777), std::memory_order_relaxed);
+  if (c.mode) {
+    mode_.store((mode_.load() & S_IFMT) | (*c.mode & 07777), std::memory_order_relaxed);
+    if (acl_[0]) acl_[0] = acl_[0]->WithMode(*c.mode);
+  }
   if (c.uid) uid_.store(*c.uid, std::memory_order_relaxed);
   if (c.gid) gid_.store(*c.gid, std::memory_order_relaxed);
   if (c.atime) atime_.store(*c.atime, std::memory_order_relaxed);
@@ -75,6 +81,49 @@ Result<void> TmpfsInode::SetAttr(const VfsContext&, const AttrChange& c) {
   if (c.atime_now) atime_.store(RealtimeNow(), std::memory_order_relaxed);
   if (c.mtime_now) mtime_.store(RealtimeNow(), std::memory_order_relaxed);
   ctime_.store(now, std::memory_order_relaxed);
+  return {};
+}
+
+Result<void> TmpfsInode::CheckPermission(const VfsContext& ctx, int mask) {
+  if (!has_acl_[0].load(std::memory_order_acquire)) [[likely]]
+    return Inode::CheckPermission(ctx, mask);
+  RefPtr<const PosixAcl> acl;
+  {
+    MutexLock lock(mu_);
+    acl = acl_[0];
+  }
+  return GenericPermission(ctx.cred, TRY(GetAccess()), mask, acl.get());
+}
+
+Result<RefPtr<const PosixAcl>> TmpfsInode::GetAcl(AclKind kind) {
+  MutexLock lock(mu_);
+  return acl_[static_cast<size_t>(kind)];
+}
+
+Result<void> TmpfsInode::SetAcl(const VfsContext& ctx, AclKind kind, RefPtr<const PosixAcl> acl) {
+  bool access = kind == AclKind::kAccess;
+  bool keeps_set_gid = true;
+  if (access) {
+    Access a = TRY(GetAccess());
+    keeps_set_gid = ctx.cred.InGroup(a.gid) || CapableOver(ctx.cred, a, CAP_FSETID);
+  }
+  RefPtr<const PosixAcl> dropped;  // after the lock
+  MutexLock lock(mu_);
+  if (access) {
+    uint32_t mode = mode_.load(std::memory_order_relaxed);
+    uint32_t permissions;
+    if (acl) {
+      bool says_all = acl->ToMode(permissions);
+      mode = (mode & ~0777u) | permissions;
+      if (says_all) acl = nullptr;
+    }
+    if (!keeps_set_gid) mode &= ~uint32_t{S_ISGID};
+    mode_.store(mode, std::memory_order_relaxed);
+  }
+  size_t i = static_cast<size_t>(kind);
+  dropped = std::exchange(acl_[i], std::move(acl));
+  has_acl_[i].store(acl_[i] != nullptr, std::memory_order_release);
+  ctime_.store(TmpfsNow(), std::memory_order_relaxed);
   return {};
 }
 
@@ -136,6 +185,8 @@ Result<void> TmpfsInode::RemoveXattr(const VfsContext&, std::string_view name) {
 Result<std::vector<std::string>> TmpfsInode::ListXattr(const VfsContext&) {
   std::vector<std::string> names;
   MutexLock lock(mu_);
+  if (acl_[0]) names.push_back(XATTR_NAME_POSIX_ACL_ACCESS);
+  if (acl_[1]) names.push_back(XATTR_NAME_POSIX_ACL_DEFAULT);
   if (xattrs_) {
     for (const auto& [name, value] : xattrs_->values) names.push_back(name);
   }

@@ -11,6 +11,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "fs/tmpfs/tmpfs.h"
 #include "fs/vfs/file.h"
+#include "fs/vfs/posix_acl.h"
 
 namespace moat {
 
@@ -23,6 +24,7 @@ class TmpfsInode : public Inode {
     Kuid uid;
     Kgid gid;
     uint32_t nlink;
+    RefPtr<const PosixAcl> acl = nullptr, default_acl = nullptr;
   };
   // The caller has charged the inode to the quota; the destructor gives it back.
   TmpfsInode(TmpfsFs& fs, const New& n);
@@ -31,6 +33,10 @@ class TmpfsInode : public Inode {
   Result<Kstat> GetAttr() override;
   Result<Access> GetAccess() override;
   Result<void> SetAttr(const VfsContext& ctx, const AttrChange& change) override;
+  Result<void> CheckPermission(const VfsContext& ctx, int mask) override;
+  Result<RefPtr<const PosixAcl>> GetAcl(AclKind kind) override;
+  Result<void> SetAcl(const VfsContext& ctx, AclKind kind, RefPtr<const PosixAcl> acl) override;
+  bool HasDefaultAcl() const override { return has_acl_[1].load(std::memory_order_acquire); }
   Result<RefPtr<File>> Open(const VfsContext& ctx, const VfsPath& path, OpenFlags flags) override { return kENXIO; }
   Result<std::string> GetXattr(const VfsContext& ctx, std::string_view name) override;
   Result<void> SetXattr(const VfsContext& ctx, std::string_view name, std::string_view value, int flags) override;
@@ -74,6 +80,9 @@ class TmpfsInode : public Inode {
     size_t bytes = 0;
   };
   std::unique_ptr<Xattrs> xattrs_ ABSL_GUARDED_BY(mu_);
+  // By AclKind; what every path component looks at says whether there is one.
+  RefPtr<const PosixAcl> acl_[2] ABSL_GUARDED_BY(mu_);
+  std::atomic<bool> has_acl_[2] = {false, false};
 };
 
 class TmpfsRegular final : public TmpfsInode {

@@ -5,8 +5,10 @@
 #include <cstring>
 
 #include "fs/vfs/file_locks.h"
+#include "fs/vfs/filesystem.h"
 #include "fs/vfs/notify.h"
 #include "fs/vfs/permissions.h"
+#include "fs/vfs/posix_acl.h"
 #include "fs/vfs/special_file.h"
 #include "fs/vfs/vfs.h"
 
@@ -129,9 +131,27 @@ Result<std::string> Readlink(const VfsContext& ctx, const VfsPath& path) {
   return inode->Readlink(ctx);
 }
 
+namespace {
+
+// set_posix_acl(); null removes.
+Result<void> SetAcl(const VfsContext& ctx, Inode& inode, AclKind kind, RefPtr<const PosixAcl> acl) {
+  if (inode.is_symlink()) return kEOPNOTSUPP;
+  if (kind == AclKind::kDefault && !inode.is_dir()) return acl ? Result<void>(kEACCES) : Result<void>();
+  if (!OwnerOrCapable(ctx.cred, TRY(inode.GetAccess()))) return kEPERM;
+  if (acl) TRY(acl->Validate(inode.fs().user_ns()));
+  return inode.SetAcl(ctx, kind, std::move(acl));
+}
+
+}  // namespace
+
 Result<std::string> GetXattr(const VfsContext& ctx, const VfsPath& path, std::string_view name) {
   Inode* inode = TRY(InodeOf(path));
   TRY(CheckXattrName(name));
+  if (std::optional<AclKind> kind = AclKindOf(name)) {
+    if (inode->is_symlink()) return kEOPNOTSUPP;
+    RefPtr<const PosixAcl> acl = TRY(inode->GetAcl(*kind));
+    return acl ? Result<std::string>(acl->ToXattr(*ctx.cred.user_ns)) : Result<std::string>(kENODATA);
+  }
   TRY(XattrPermission(ctx, path, *inode, name, false));
   return inode->GetXattr(ctx, name);
 }
@@ -142,6 +162,12 @@ Result<void> SetXattr(const VfsContext& ctx, const VfsPath& path, std::string_vi
   Inode* inode = TRY(InodeOf(path));
   TRY(CheckXattrName(name));
   if (value.size() > XATTR_SIZE_MAX) return kE2BIG;
+  if (std::optional<AclKind> kind = AclKindOf(name)) {
+    TRY(WantWrite(path));
+    TRY(SetAcl(ctx, *inode, *kind, TRY(PosixAcl::FromXattr(*ctx.cred.user_ns, value))));
+    if (notify::AnyWatch()) notify::EmitOnPath(path, IN_ATTRIB);
+    return {};
+  }
   TRY(XattrPermission(ctx, path, *inode, name, true));
   if (name == XATTR_NAME_CAPS && !IsFileCapability(value)) return kEINVAL;
   TRY(inode->SetXattr(ctx, name, value, flags));
@@ -152,8 +178,13 @@ Result<void> SetXattr(const VfsContext& ctx, const VfsPath& path, std::string_vi
 Result<void> RemoveXattr(const VfsContext& ctx, const VfsPath& path, std::string_view name) {
   Inode* inode = TRY(InodeOf(path));
   TRY(CheckXattrName(name));
-  TRY(XattrPermission(ctx, path, *inode, name, true));
-  TRY(inode->RemoveXattr(ctx, name));
+  if (std::optional<AclKind> kind = AclKindOf(name)) {
+    TRY(WantWrite(path));
+    TRY(SetAcl(ctx, *inode, *kind, nullptr));
+  } else {
+    TRY(XattrPermission(ctx, path, *inode, name, true));
+    TRY(inode->RemoveXattr(ctx, name));
+  }
   if (notify::AnyWatch()) notify::EmitOnPath(path, IN_ATTRIB);
   return {};
 }

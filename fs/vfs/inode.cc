@@ -7,6 +7,7 @@
 #include "fs/vfs/file.h"
 #include "fs/vfs/file_locks.h"
 #include "fs/vfs/permissions.h"
+#include "fs/vfs/posix_acl.h"
 
 namespace moat {
 
@@ -120,6 +121,8 @@ Result<std::string> Inode::GetXattr(const VfsContext&, std::string_view) { retur
 Result<void> Inode::SetXattr(const VfsContext&, std::string_view, std::string_view, int) { return kEOPNOTSUPP; }
 Result<void> Inode::RemoveXattr(const VfsContext&, std::string_view) { return kEOPNOTSUPP; }
 Result<std::vector<std::string>> Inode::ListXattr(const VfsContext&) { return std::vector<std::string>(); }
+Result<RefPtr<const PosixAcl>> Inode::GetAcl(AclKind) { return kEOPNOTSUPP; }
+Result<void> Inode::SetAcl(const VfsContext&, AclKind, RefPtr<const PosixAcl>) { return kEOPNOTSUPP; }
 Result<RefPtr<Mappable>> Inode::GetMappable() { return kENODEV; }
 
 }  // namespace moat

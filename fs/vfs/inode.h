@@ -30,6 +30,10 @@ namespace moat {
 class File;
 class FileSystem;
 class FileLockList;
+class PosixAcl;
+
+// Access control lists (fs/vfs/posix_acl.h): an object's own, and what a directory hands to what is made in it.
+enum class AclKind { kAccess, kDefault };
 
 // How a file is opened: open(2) flags as the guest gave them (O_*), plus mode bits for O_CREAT.
 struct OpenFlags {
@@ -108,6 +112,14 @@ class Inode : public RefCounted {
   virtual Result<void> SetXattr(const VfsContext& ctx, std::string_view name, std::string_view value, int flags);
   virtual Result<void> RemoveXattr(const VfsContext& ctx, std::string_view name);
   virtual Result<std::vector<std::string>> ListXattr(const VfsContext& ctx);
+
+  // --- access control lists, acl(5); the VFS has validated the list and knows the caller for the owner ---
+  // Null: there is none. kEOPNOTSUPP: there can be none.
+  virtual Result<RefPtr<const PosixAcl>> GetAcl(AclKind kind);
+  // Null removes it. kAccess also changes the permission bits, by PosixAcl::ToMode; SetAttr's mode changes the list.
+  virtual Result<void> SetAcl(const VfsContext& ctx, AclKind kind, RefPtr<const PosixAcl> acl);
+  // True when what is made in this directory begins with its default list; then no umask counts.
+  virtual bool HasDefaultAcl() const { return false; }
 
   // For files with pages: what mm maps, execve loads and splice moves. kENODEV without.
   virtual Result<RefPtr<Mappable>> GetMappable();

@@ -36,12 +36,29 @@ Result<VfsPath> MakeName(const VfsContext& ctx, const VfsPath& at, std::string_v
   return VfsPath(std::move(p.parent.mount), std::move(child));
 }
 
-// Emits what unlink and rmdir tell the watchers.
-void NotifyRemoved(Inode& parent, Inode& victim, std::string_view name) {
-  if (!notify::AnyWatch()) return;
-  uint32_t dir = victim.is_dir() ? IN_ISDIR : 0;
-  if (!victim.is_dir()) notify::EmitEvent(victim, IN_ATTRIB);
-  notify::EmitEvent(parent, IN_DELETE | dir, 0, name);
+// unlink and rmdir, once the last component is known to be a name.
+Result<void> RemoveName(const VfsContext& ctx, const ParentAndName& p, bool directory) {
+  Dentry& dir = *p.parent.dentry;
+  Inode& parent = *dir.inode_ptr();
+  RefPtr<Dentry> child;
+  {
+    MutexLock lock(dir.dir_mutex());
+    child = TRY(dir.LookupChildLocked(ctx, p.name));
+    Inode* victim = child->inode_ptr();
+    if (victim == nullptr) return kENOENT;
+    if (p.trailing_slash && !directory) return victim->is_dir() ? kEISDIR : kENOTDIR;
+    TRY(WantWrite(p.parent));
+    TRY(MayDelete(ctx, parent, *victim, directory));
+    if (child->mount_count.load() != 0) return kEBUSY;
+    TRY(directory ? parent.Rmdir(ctx, p.name, *victim) : parent.Unlink(ctx, p.name, *victim));
+    child->MarkUnlinked();
+  }
+  if (notify::AnyWatch()) {
+    Inode& victim = *child->inode_ptr();
+    if (!victim.is_dir()) notify::EmitEvent(victim, IN_ATTRIB);
+    notify::EmitEvent(parent, IN_DELETE | (victim.is_dir() ? IN_ISDIR : 0), 0, p.name);
+  }
+  return {};
 }
 
 }  // namespace
@@ -49,7 +66,7 @@ void NotifyRemoved(Inode& parent, Inode& victim, std::string_view name) {
 Result<void> Mkdir(const VfsContext& ctx, const VfsPath& at, std::string_view path, uint32_t mode) {
   TRY(MakeName(ctx, at, path, true, IN_CREATE | IN_ISDIR, [&](Inode& dir, std::string_view name) {
     return [&]() -> Result<RefPtr<Inode>> {
-      uint32_t m = ModeForCreate(ctx, TRY(dir.GetAccess()), S_IFDIR | (mode & 01777));
+      uint32_t m = TRY(ModeForCreate(ctx, dir, S_IFDIR | (mode & 01777)));
       return dir.Mkdir(ctx, name, m & 07777);
     }();
   }));
@@ -70,7 +87,7 @@ Result<void> Mknod(const VfsContext& ctx, const VfsPath& at, std::string_view pa
         bool capable = ctx.cred.HasCapability(CAP_MKNOD) && ctx.cred.user_ns->parent() == nullptr;
         if (!capable) return kEPERM;
       }
-      uint32_t m = ModeForCreate(ctx, TRY(dir.GetAccess()), type | (mode & 07777)) & 07777;
+      uint32_t m = TRY(ModeForCreate(ctx, dir, type | (mode & 07777))) & 07777;
       return type == S_IFREG ? dir.Create(ctx, name, m) : dir.Mknod(ctx, name, type | m, dev);
     }();
   }));
@@ -80,7 +97,7 @@ Result<void> Mknod(const VfsContext& ctx, const VfsPath& at, std::string_view pa
 Result<VfsPath> MknodSocket(const VfsContext& ctx, const VfsPath& at, std::string_view path, uint32_t mode) {
   return MakeName(ctx, at, path, false, IN_CREATE, [&](Inode& dir, std::string_view name) {
     return [&]() -> Result<RefPtr<Inode>> {
-      uint32_t m = ModeForCreate(ctx, TRY(dir.GetAccess()), S_IFSOCK | (mode & 07777)) & 07777;
+      uint32_t m = TRY(ModeForCreate(ctx, dir, S_IFSOCK | (mode & 07777))) & 07777;
       return dir.Mknod(ctx, name, S_IFSOCK | m, DeviceId{});
     }();
   });
@@ -111,48 +128,17 @@ Result<void> Link(const VfsContext& ctx, const VfsPath& old_path, const VfsPath&
 }
 
 Result<void> Unlink(const VfsContext& ctx, const VfsPath& at, std::string_view path) {
-  ParentAndName p = TRY(ResolveParent(ctx, at, path));
+  const ParentAndName p = TRY(ResolveParent(ctx, at, path));
   if (IsDots(p.name) || p.name == "/") return kEISDIR;
-  Dentry& dir = *p.parent.dentry;
-  Inode& parent = *dir.inode_ptr();
-  RefPtr<Dentry> child;
-  {
-    MutexLock lock(dir.dir_mutex());
-    child = TRY(dir.LookupChildLocked(ctx, p.name));
-    Inode* victim = child->inode_ptr();
-    if (victim == nullptr) return kENOENT;
-    if (p.trailing_slash) return victim->is_dir() ? kEISDIR : kENOTDIR;
-    TRY(WantWrite(p.parent));
-    TRY(MayDelete(ctx, parent, *victim, false));
-    if (child->mount_count.load() != 0) return kEBUSY;
-    TRY(parent.Unlink(ctx, p.name, *victim));
-    child->MarkUnlinked();
-  }
-  NotifyRemoved(parent, *child->inode_ptr(), p.name);
-  return {};
+  return RemoveName(ctx, p, false);
 }
 
 Result<void> Rmdir(const VfsContext& ctx, const VfsPath& at, std::string_view path) {
-  ParentAndName p = TRY(ResolveParent(ctx, at, path));
+  const ParentAndName p = TRY(ResolveParent(ctx, at, path));
   if (p.name == "..") return kENOTEMPTY;
   if (p.name == ".") return kEINVAL;
   if (p.name == "/") return kEBUSY;
-  Dentry& dir = *p.parent.dentry;
-  Inode& parent = *dir.inode_ptr();
-  RefPtr<Dentry> child;
-  {
-    MutexLock lock(dir.dir_mutex());
-    child = TRY(dir.LookupChildLocked(ctx, p.name));
-    Inode* victim = child->inode_ptr();
-    if (victim == nullptr) return kENOENT;
-    TRY(WantWrite(p.parent));
-    TRY(MayDelete(ctx, parent, *victim, true));
-    if (child->mount_count.load() != 0) return kEBUSY;
-    TRY(parent.Rmdir(ctx, p.name, *victim));
-    child->MarkUnlinked();
-  }
-  NotifyRemoved(parent, *child->inode_ptr(), p.name);
-  return {};
+  return RemoveName(ctx, p, true);
 }
 
 }  // namespace moat::vfs

@@ -114,7 +114,7 @@ Result<RefPtr<File>> OpenTemporary(const VfsContext& ctx, const VfsPath& at, std
   TRY(WantWrite(dir));
   Inode& parent = *dir.dentry->inode_ptr();
   TRY(MayCreate(ctx, parent));
-  uint32_t mode = ModeForCreate(ctx, TRY(parent.GetAccess()), S_IFREG | (o.mode & 07777));
+  uint32_t mode = TRY(ModeForCreate(ctx, parent, S_IFREG | (o.mode & 07777)));
   RefPtr<Inode> inode = TRY(parent.CreateTemporary(ctx, mode & 07777));
   std::string name = "#" + std::to_string(inode->ino());
   VfsPath place(dir.mount, Dentry::CreateUnlinked(*dir.dentry, std::move(inode), std::move(name)));
@@ -128,7 +128,7 @@ Result<RefPtr<File>> CreateAndOpen(const VfsContext& ctx, const VfsPath& dir, st
   Inode& parent = *dir.dentry->inode_ptr();
   TRY(WantWrite(dir));
   TRY(MayCreate(ctx, parent));
-  uint32_t mode = ModeForCreate(ctx, TRY(parent.GetAccess()), S_IFREG | (o.mode & 07777));
+  uint32_t mode = TRY(ModeForCreate(ctx, parent, S_IFREG | (o.mode & 07777)));
   RefPtr<Dentry> child;
   {
     MutexLock lock(dir.dentry->dir_mutex());

@@ -1,6 +1,7 @@
 #include "fs/vfs/permissions.h"
 
 #include "fs/vfs/filesystem.h"
+#include "fs/vfs/posix_acl.h"
 
 namespace moat {
 namespace {
@@ -28,10 +29,13 @@ bool OwnerOrCapable(const Credentials& cred, const Inode::Access& inode) {
   return cred.fsuid == inode.uid || CapableOver(cred, inode, CAP_FOWNER);
 }
 
-Result<void> GenericPermission(const Credentials& cred, const Inode::Access& a, int mask) {
+Result<void> GenericPermission(const Credentials& cred, const Inode::Access& a, int mask, const PosixAcl* acl) {
   uint32_t mode = a.mode;
   if (cred.fsuid == a.uid) {
     mode >>= 6;
+  } else if (acl != nullptr && (mode & S_IRWXG) != 0) {
+    // With an empty mask the bits for others are as good.
+    mode = acl->Check(cred, a.gid, mask).ok() ? 7 : 0;
   } else if (((mode >> 3) & 7) != (mode & 7) && cred.InGroup(a.gid)) {
     mode >>= 3;
   }
@@ -131,8 +135,9 @@ Kgid GroupForCreate(const Credentials& cred, const Inode::Access& dir) {
   return (dir.mode & S_ISGID) != 0 ? dir.gid : cred.fsgid;
 }
 
-uint32_t ModeForCreate(const VfsContext& ctx, const Inode::Access& dir, uint32_t mode) {
-  const uint32_t masked = mode & ~(ctx.umask & 0777);
+Result<uint32_t> ModeForCreate(const VfsContext& ctx, Inode& inode, uint32_t mode) {
+  Inode::Access dir = TRY(inode.GetAccess());
+  const uint32_t masked = inode.HasDefaultAcl() ? mode : mode & ~(ctx.umask & 0777);
   if ((dir.mode & S_ISGID) == 0) return masked;
   if (S_ISDIR(mode)) return masked | S_ISGID;
   // A set-group-id executable for a group that the creator is not in would hand out the group. What the mask takes

@@ -1,5 +1,5 @@
-// Who may do what to an inode: mode bits, capabilities, sticky directories and the protected_* rules.
-// POSIX ACL extended attributes are stored by file systems that have xattrs but are not enforced.
+// Who may do what to an inode: mode bits, access control lists, capabilities, sticky directories and the protected_*
+// rules.
 // Source: path_resolution(7), capabilities(7), chmod(2), chown(2), utimensat(2), proc_sys_fs(5).
 #ifndef MOAT_FS_VFS_PERMISSIONS_H_
 #define MOAT_FS_VFS_PERMISSIONS_H_
@@ -25,8 +25,9 @@ bool CapableOver(const Credentials& cred, const Inode::Access& inode, int cap);
 // CAP_FOWNER or the owner.
 bool OwnerOrCapable(const Credentials& cred, const Inode::Access& inode);
 
-// Mode bits and CAP_DAC_*; kEACCES. `access.mode` carries the file type.
-Result<void> GenericPermission(const Credentials& cred, const Inode::Access& access, int mask);
+// Mode bits or `acl`, and CAP_DAC_*; kEACCES. `access.mode` carries the file type.
+Result<void> GenericPermission(const Credentials& cred, const Inode::Access& access, int mask,
+                               const PosixAcl* acl = nullptr);
 
 // May a name be made in `dir`? Write and search permission; kENOENT when the directory was removed is the fs's answer.
 Result<void> MayCreate(const VfsContext& ctx, Inode& dir);
@@ -43,8 +44,9 @@ Result<void> MayOpenExistingInSticky(const VfsContext& ctx, Inode& dir, Inode& i
 // Checks a change of attributes and completes it: a chown or chmod that must drop S_ISUID or S_ISGID does so in `mode`.
 Result<void> PrepareSetAttr(const VfsContext& ctx, Inode& inode, AttrChange& change);
 
-// The mode of a new object: umask and, for a directory below a set-group-id directory, S_ISGID.
-uint32_t ModeForCreate(const VfsContext& ctx, const Inode::Access& dir, uint32_t mode);
+// The mode of a new object: umask, where the directory has no default list, and, for a directory below a set-group-id
+// directory, S_ISGID.
+Result<uint32_t> ModeForCreate(const VfsContext& ctx, Inode& dir, uint32_t mode);
 // The group of a new object: the directory's when it has S_ISGID, else the creator's.
 Kgid GroupForCreate(const Credentials& cred, const Inode::Access& dir);
 

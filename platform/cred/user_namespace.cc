@@ -129,6 +129,17 @@ bool UserNamespace::HasMapping(Kuid uid, Kgid gid) const {
   return MapUp(uid_map_, uid) != kNoId && MapUp(gid_map_, gid) != kNoId;
 }
 
+bool UserNamespace::HasUid(Kuid uid) const {
+  if (uid == kNoId || parent_.get() == nullptr) return uid != kNoId;
+  MutexLock lock(mu_);
+  return MapUp(uid_map_, uid) != kNoId;
+}
+bool UserNamespace::HasGid(Kgid gid) const {
+  if (gid == kNoId || parent_.get() == nullptr) return gid != kNoId;
+  MutexLock lock(mu_);
+  return MapUp(gid_map_, gid) != kNoId;
+}
+
 Result<void> UserNamespace::SetUidMap(std::vector<IdMapEntry> map) {
   TRY(CheckMap(map));
   if (!parent_) return kEPERM;

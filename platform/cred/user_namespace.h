@@ -44,6 +44,8 @@ class UserNamespace : public RefCounted {
   bool HasMapping(Kuid uid, Kgid gid) const;
   // Both maps are set: what ids look like in here will not change any more.
   bool HasMaps() const;
+  bool HasUid(Kuid uid) const;
+  bool HasGid(Kgid gid) const;
 
   // Installs a map once (kEPERM the second time); permission to do so is the caller's check.
   Result<void> SetUidMap(std::vector<IdMapEntry> map);

@@ -24,9 +24,6 @@ enum class FiberKind { kPinned, kPooled };
 // Use FiberKind::kPinned for tasks when the platform's pins_carrier() is true.
 Result<void> StartFiber(FiberKind kind, std::string_view name, absl::AnyInvocable<void()> fn);
 
-// Lets other fibers (pooled) or threads (pinned) run first.
-void YieldFiber();
-
 // Before a host call that may sleep long on the calling carrier (guest code runs, a disk is read): other fibers that
 // this one has made ready go to other carriers. Costs next to nothing when there are none, or on other threads.
 void BeforeHostSleep();

@@ -315,21 +315,6 @@ Result<void> StartFiber(FiberKind kind, std::string_view name, absl::AnyInvocabl
   return {};
 }
 
-void YieldFiber() {
-  Fiber* self = CurrentFiber();
-  if (self == nullptr) {
-    sched_yield();
-    return;
-  }
-  SuspendFiber(
-      *self,
-      [](void* arg) {
-        MakeReady(*static_cast<Fiber*>(arg));
-        return true;
-      },
-      self);
-}
-
 int PooledFiberCount() { return Scheduler::Get().live(); }
 
 }  // namespace moat

@@ -35,14 +35,14 @@ const cpu_set_t& StartAffinity() {
 }
 [[maybe_unused]] const cpu_set_t& read_early = StartAffinity();
 
-sigset_t SignalsToBlock() {
+}  // namespace
+
+sigset_t HostThread::BlockedSignals() {
   sigset_t set;
   sigfillset(&set);
   for (int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS}) sigdelset(&set, fault);
   return set;
 }
-
-}  // namespace
 
 const CpuSet& HostThread::AllCpus() {
   static const CpuSet set = CpuSet::OfThisThread();
@@ -111,7 +111,7 @@ Result<HostThread> HostThread::Start(std::string_view name, absl::AnyInvocable<v
   pthread_attr_t attr;
   pthread_attr_init(&attr);
   pthread_attr_setstack(&attr, s->stack.base, s->stack.size);
-  static const sigset_t blocked = SignalsToBlock();
+  static const sigset_t blocked = BlockedSignals();
   pthread_attr_setsigmask_np(&attr, &blocked);
   int error = pthread_create(&s->thread, &attr, &Main, s.get());
   pthread_attr_destroy(&attr);

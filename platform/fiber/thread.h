@@ -4,6 +4,8 @@
 #ifndef MOAT_PLATFORM_FIBER_THREAD_H_
 #define MOAT_PLATFORM_FIBER_THREAD_H_
 
+#include <signal.h>
+
 #include <cstddef>
 #include <memory>
 #include <string_view>
@@ -26,6 +28,8 @@ class HostThread {
   // The thread runs on any CPU that the process was started with, unless `inherit_affinity`: then where its creator
   // may run, which saves a host call when the thread will choose its CPU itself.
   static Result<HostThread> Start(std::string_view name, absl::AnyInvocable<void()> fn, bool inherit_affinity = false);
+  // What every thread blocks; the process's first one does the same before the sentry's lockdown.
+  static sigset_t BlockedSignals();
   // The CPUs that the process was started with.
   static const CpuSet& AllCpus();
   bool joinable() const { return state_ != nullptr; }

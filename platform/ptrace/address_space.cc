@@ -81,7 +81,7 @@ Result<void> PtraceAddressSpace::Apply(Tracee& tracee) {
       memcpy(stub_.commands, queue_.data(), static_cast<size_t>(n) * sizeof(stub::Command));
       queue_.erase(queue_.begin(), queue_.begin() + n);
     }
-    Result<int64_t> error = tracee.RunBatch(stub::kCommands, n);
+    Result<int64_t> error = tracee.RunBatch(stub_.commands, n);
     pending_.fetch_sub(static_cast<size_t>(n), std::memory_order_release);
     if (!error.ok()) return error.error();  // the stub is dead
     if (*error != 0 && result.ok()) {
@@ -140,6 +140,11 @@ bool PtraceAddressSpace::RemoveContext(PtraceContext& context) {
   }
   if (ended) pool_.Forget(stub_.pid);
   return ended;
+}
+
+bool PtraceAddressSpace::IsLast(const PtraceContext& context) {
+  MutexLock lock(mu_);
+  return contexts_.size() == 1 && contexts_[0] == &context && spares_ == 0;
 }
 
 void PtraceAddressSpace::AddSpare() {

@@ -34,6 +34,8 @@ class PtraceAddressSpace final : public AddressSpace {
   void AddContext(PtraceContext& context);
   // True when no thread is left that could run guest code: the caller then kills the stub.
   bool RemoveContext(PtraceContext& context);
+  // Whether RemoveContext would be true now. For `context`'s own carrier: nobody else can add one then.
+  bool IsLast(const PtraceContext& context);
   // Counts threads that were made for contexts which have not run yet. RemoveSpare answers as RemoveContext.
   void AddSpare();
   bool RemoveSpare();

@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "platform/base/log.h"
+#include "platform/stub/rseq.h"
 
 #ifndef PTRACE_SYSEMU
 #define PTRACE_SYSEMU static_cast<__ptrace_request>(31)
@@ -54,7 +55,17 @@ ExitEvent PtraceContext::Died(int status) {
   return ExitEvent{status};
 }
 
+Result<void> PtraceContext::SetRseq(const RseqArea& area) {
+  if (area.address != 0 && !stub::HostHasRseq()) return kENOSYS;
+  rseq_ = area;
+  // Ended now, while the area surely is there: other threads may unmap it as soon as they know that this one leaves.
+  // The last thread of a stub is killed with it.
+  if (area.address == 0 && tracee_.attached() && !space_->IsLast(*this)) return tracee_.SetRseq(area);
+  return {};
+}
+
 Result<void> PtraceContext::Bind(PtraceAddressSpace& as) {
+  if (space_) rseq_ = {};  // of the old space
   Unbind();
   const bool spare = spare_space_ == &as;
   if (!spare) DropSpare();
@@ -133,6 +144,8 @@ Event PtraceContext::Switch(AddressSpace& address_space, Registers& regs) {
       return Died(SIGKILL);
     }
   }
+  // Whether the caller has seen the registers that the guest code stopped with.
+  bool seen = true;
   for (;;) {
     // Published before the look at the flags and the queue: whoever sets one of them later sees us and kicks.
     in_guest_.store(true, std::memory_order_seq_cst);
@@ -141,10 +154,22 @@ Event PtraceContext::Switch(AddressSpace& address_space, Registers& regs) {
       return InterruptEvent{};
     }
     if (as.HasPending()) {
+      // Operations of other tasks, in the middle of guest code: perhaps of a critical section.
+      if (!seen && tracee_.rseq().address != 0) {
+        in_guest_.store(false, std::memory_order_seq_cst);
+        return InterruptEvent{};
+      }
       user_regs_struct probe;  // the batch left its own registers in the thread: `regs` keep the guest's
       if (!as.Apply(tracee_).ok() && !tracee_.GetRegisters(probe).ok()) {
         in_guest_.store(false, std::memory_order_seq_cst);
         return Died(SIGKILL);
+      }
+      continue;
+    }
+    if (tracee_.rseq() != rseq_) [[unlikely]] {
+      if (!tracee_.SetRseq(rseq_).ok()) {
+        in_guest_.store(false, std::memory_order_seq_cst);
+        return Died(SIGSEGV);
       }
       continue;
     }
@@ -174,6 +199,7 @@ Event PtraceContext::Switch(AddressSpace& address_space, Registers& regs) {
     bool resume = false;
     Event event = Classify(*status, regs, resume);
     if (!resume) return event;
+    seen = false;
   }
 }
 

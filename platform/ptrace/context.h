@@ -26,6 +26,7 @@ class PtraceContext final : public Context {
   Result<void> Complete(Registers&) override { return {}; }  // always is
   void Interrupt() override;
   void SetAffinity(const CpuSet& cpus) override { seat_.Restrict(cpus); }
+  Result<void> SetRseq(const RseqArea& area) override;
   Result<ExtendedState> GetExtendedState() override;
   Result<void> SetExtendedState(const ExtendedState& state) override;
   void ResetExtendedState() override;
@@ -53,6 +54,7 @@ class PtraceContext final : public Context {
   Seat seat_;
   Tracee tracee_;
   RefPtr<PtraceAddressSpace> space_;
+  RseqArea rseq_;           // what the guest thread shall have; tracee_.rseq() is what it has
   pid_t spare_thread_ = 0;  // made by Clone(same_space) in spare_space_, not yet attached
   RefPtr<PtraceAddressSpace> spare_space_;
   std::optional<ExtendedState> new_state_;  // to be loaded at the next Bind

@@ -6,13 +6,17 @@
 #include <unistd.h>
 
 #include "platform/ptrace/context.h"
+#include "platform/stub/rseq.h"
 
 namespace moat::ptrace_platform {
 namespace {
 
 class PtracePlatform final : public Platform {
  public:
-  explicit PtracePlatform(std::unique_ptr<StubPool> pool) { shared_.pool = std::move(pool); }
+  explicit PtracePlatform(std::unique_ptr<StubPool> pool) {
+    shared_.pool = std::move(pool);
+    (void)stub::HostHasRseq();
+  }
 
   std::string_view name() const override { return "ptrace"; }
   Result<RefPtr<AddressSpace>> NewAddressSpace() override {

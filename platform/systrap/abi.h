@@ -36,6 +36,7 @@
 #define SYSTRAP_RESUME 1  // load segment bases, return through the signal frame
 #define SYSTRAP_EXIT 2    // the thread ends
 #define SYSTRAP_AGAIN 3   // ask again
+#define SYSTRAP_RSEQ 4    // call rseq(2) as the area says, then ask again with the result as sixth argument
 
 // struct Area
 #define AREA_FS_BASE 0
@@ -44,15 +45,38 @@
 #define AREA_LISTENER 24
 #define AREA_AGENT 28
 #define AREA_STACK_T 32
-#define AREA_MAGIC 64
-#define AREA_ANSWERS 68
-#define AREA_TGID 72
-#define AREA_TID 76
-#define AREA_PPID 80
-#define AREA_UID 84
-#define AREA_EUID 88
-#define AREA_GID 92
-#define AREA_EGID 96
+#define AREA_RSEQ 56
+#define AREA_RSEQ_FLAGS 64
+#define AREA_RSEQ_SIGNATURE 68
+#define AREA_MAGIC 72
+#define AREA_ANSWERS 76
+#define AREA_TGID 80
+#define AREA_TID 84
+#define AREA_PPID 88
+#define AREA_UID 92
+#define AREA_EUID 96
+#define AREA_GID 100
+#define AREA_EGID 104
+#define AREA_LISTENING 108
+// The mailbox: one cache line but for the last argument.
+#define AREA_STATE 256
+#define AREA_FLAGS 260
+#define AREA_NUMBER 264
+#define AREA_SITE 268
+#define AREA_RESULT 272
+#define AREA_ARGS 280
+
+// AREA_STATE
+#define MAILBOX_EMPTY 0
+#define MAILBOX_CALL 1      // by the guest: a call is in the box
+#define MAILBOX_TAKEN 2     // by the sentry: it works on it
+#define MAILBOX_ANSWERED 3  // by the sentry: the result is in the box
+
+// The call number with which a thread sleeps until its mailbox is answered.
+#define SYSTRAP_SLEEP 0x4d70
+// For how many cycles of the time stamp counter a thread looks at its mailbox before it sleeps: about 150 us, longer
+// than its carrier's move to another CPU.
+#define MAILBOX_PATIENCE 400000
 
 // What the gs base of a guest thread points to when the guest has none of its own: an area.
 #define AREA_MAGIC_VALUE 0x7461306d

@@ -146,7 +146,20 @@ GuestAddr CallSites::Behind(GuestAddr ip) const {
   return site ? site->behind : ip;
 }
 
-bool CallSites::Rewind(user_regs_struct& regs) const {
+bool CallSites::RewindMailbox(user_regs_struct& regs, Area& area) const {
+  const uint32_t number = area.number, saved_flags = area.flags;
+  std::optional<CallSite> site = Find(area.site / 8);
+  if (!site) return false;
+  regs.eflags = FlagsFromAx(regs.eflags, saved_flags);
+  if (regs.rip >= MailboxAddress()) regs.rdx = area.args[2];  // the loop uses it
+  const uint32_t state = area.state.exchange(MAILBOX_EMPTY, std::memory_order_acq_rel);
+  const bool over = regs.rip >= MailboxAddress() && (state == MAILBOX_TAKEN || state == MAILBOX_ANSWERED);
+  regs.rax = over ? area.result : number;
+  regs.rip = over ? site->behind : site->start;
+  return true;
+}
+
+bool CallSites::Rewind(user_regs_struct& regs, Area& area) const {
   if (InThunks(regs.rip)) {
     std::optional<CallSite> site = Find((regs.rip - SYSTRAP_THUNKS) / THUNK_SIZE);
     if (!site) return false;
@@ -168,9 +181,16 @@ bool CallSites::Rewind(user_regs_struct& regs) const {
     return true;
   }
   if (!InTrampolineCall(regs.rip)) return false;
+  if (regs.rip >= MailboxPostingAddress() && regs.rip < MailboxAnsweredAddress()) return RewindMailbox(regs, area);
   std::optional<CallSite> site = Find(regs.rcx / 8);
   if (!site) return false;
   if (IsAnswered(regs.rip)) {
+    regs.rip = site->behind;
+    return true;
+  }
+  if (regs.rip >= MailboxAnsweredAddress() && regs.rip < CallSlowAddress()) {
+    regs.eflags = FlagsFromAx(regs.eflags, regs.rax);
+    regs.rax = regs.r11;
     regs.rip = site->behind;
     return true;
   }
@@ -180,7 +200,8 @@ bool CallSites::Rewind(user_regs_struct& regs) const {
 }
 
 bool CallSites::Redirect(user_regs_struct& regs, int signo) const {
-  if (InTrampolineCall(regs.rip) && (signo == SIGSEGV || signo == SIGBUS) && !IsAnswered(regs.rip)) {
+  if (InTrampolineCall(regs.rip) && regs.rip < MailboxPostingAddress() && (signo == SIGSEGV || signo == SIGBUS) &&
+      !IsAnswered(regs.rip)) {
     const uint64_t index = regs.rcx / 8;
     if (!Find(index)) return false;
     RestoreNumberAndFlags(regs);

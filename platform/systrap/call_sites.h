@@ -17,6 +17,7 @@
 
 #include "platform/base/mutex.h"
 #include "platform/platform.h"
+#include "platform/systrap/layout.h"
 
 namespace moat::systrap_platform {
 
@@ -43,8 +44,10 @@ class CallSites {
 
   // Any address of ours that a call came from -> the address behind the guest's own `syscall`.
   GuestAddr Behind(GuestAddr ip) const;
-  // Moves `regs` out of thunks and trampoline. False: it was nowhere there.
-  bool Rewind(user_regs_struct& regs) const;
+  // Moves `regs` out of thunks and trampoline. A call that waits in the thread's mailbox is withdrawn, or ends if it
+  // has its answer; one that the sentry has taken ends, and the result is the caller's to set. False: it was nowhere
+  // there.
+  bool Rewind(user_regs_struct& regs, Area& area) const;
   // After a fault: true when it was one of the thunk's own making (a gs base of the guest's) or a jump into a numbered
   // site, where `regs` then go on with the real call; or a single step within what is one instruction to the guest.
   bool Redirect(user_regs_struct& regs, int signo) const;
@@ -52,6 +55,7 @@ class CallSites {
  private:
   std::optional<CallSite> Find(uint64_t index) const;
   std::optional<CallSite> FindPadded(GuestAddr jump) const;
+  bool RewindMailbox(user_regs_struct& regs, Area& area) const;
 
   mutable Mutex mu_{LockRank::kLeaf};
   std::vector<CallSite> sites_ ABSL_GUARDED_BY(mu_);

@@ -11,6 +11,7 @@
 #include "platform/base/log.h"
 #include "platform/fiber/fiber.h"
 #include "platform/fiber/thread.h"
+#include "platform/stub/rseq.h"
 #include "platform/systrap/extended_state.h"
 
 #ifndef SYS_SECCOMP
@@ -31,6 +32,10 @@ void FromCall(const seccomp_data& call, user_regs_struct& regs) {
   regs.r10 = call.args[3], regs.r8 = call.args[4], regs.r9 = call.args[5];
   regs.rip = regs.rcx = call.instruction_pointer;
 }
+
+thread_local SystrapContext* carrier_apart = nullptr;
+// Whose thread the calling carrier keeps off the CPU of. Not inlined: a fiber may change its carrier.
+[[gnu::noinline]] SystrapContext** CarrierApart() { return &carrier_apart; }
 
 // Those that the trampoline answers once it knows how.
 bool ConcernsOnlyTheCaller(int call) {
@@ -60,7 +65,24 @@ ExitEvent SystrapContext::Died() {
   return ExitEvent{SIGKILL};
 }
 
+Result<void> SystrapContext::SetRseq(const RseqArea& area) {
+  if (area.address != 0 && !stub::HostHasRseq()) return kENOSYS;
+  rseq_ = area;
+  if (area.address != 0 || thread_ == nullptr || thread_->rseq().address == 0 || space_->LastUse()) return {};
+  // Ended now, while the area surely is there: other threads may unmap it as soon as they know that this one leaves.
+  // (The last thread of a stub is killed with it.) A thread that ends it by a call of its own does so when that goes
+  // on.
+  if (!thread_->HasFrame()) {
+    if (thread_->IsRseqCall(area)) return {};
+    Registers unused;
+    unused.complete = false;
+    TRY(Complete(unused));
+  }
+  return thread_->SetRseq(area);
+}
+
 Result<void> SystrapContext::Bind(SystrapAddressSpace& as) {
+  if (space_) rseq_ = {};  // of the old space
   Unbind();
   thread_ = TRY(as.TakeThread());
   space_ = RefPtr<SystrapAddressSpace>(&as);
@@ -95,11 +117,16 @@ std::unique_ptr<GuestThread> SystrapContext::DropThread() {
 
 void SystrapContext::Unbind() {
   if (!space_) return;
+  if (policy_.listening()) StopListening();
   if (thread_ != nullptr && !thread_->HasFrame() && !space_->LastUse()) {
     // Stopped in a call that nobody will answer: out of there, so that it can serve again.
     Registers unused;
     unused.complete = false;
     (void)Complete(unused);
+  }
+  if (thread_ != nullptr && thread_->rseq().address != 0 && !space_->LastUse() && !thread_->SetRseq({}).ok()) {
+    space_->Break();
+    DropThread();
   }
   space_->GiveThread(DropThread());
   space_.reset();
@@ -134,6 +161,54 @@ Result<void> SystrapContext::Go(Registers& regs) {
   return thread_->Resume();
 }
 
+void SystrapContext::StopListening() {
+  policy_.End();
+  if (*CarrierApart() != nullptr) {
+    *CarrierApart() = nullptr;
+    const cpu_set_t all = HostThread::AllCpus().ToHost();
+    sched_setaffinity(0, sizeof all, &all);
+  }
+  MutexLock lock(affinity_mu_);
+  if (std::exchange(kept_on_cpu_, false)) Pin(affinity_.empty() ? HostThread::AllCpus() : affinity_);
+}
+
+bool SystrapContext::StartListening() {
+  // The thread stays on this CPU, and its carrier leaves: an answer by notification would bring them together again.
+  const int here = sched_getcpu();
+  CpuSet own;
+  own.Add(here);
+  cpu_set_t others = HostThread::AllCpus().ToHost();
+  CPU_CLR(here, &others);
+  if (CPU_COUNT(&others) == 0) return false;
+  {
+    MutexLock lock(affinity_mu_);
+    if (!affinity_.empty()) return false;  // the guest chose
+    Pin(own);
+    kept_on_cpu_ = true;
+  }
+  *CarrierApart() = this;
+  policy_.Begin();
+  if (sched_setaffinity(0, sizeof others, &others) == 0) return true;
+  StopListening();
+  return false;
+}
+
+Result<void> SystrapContext::Wait() {
+  BeforeHostSleep();
+  const Nanos since = MonotonicNow();
+  if (policy_.listening()) {
+    if (thread_->Listen([&](Nanos now) { return policy_.GiveUp(since, now); })) {
+      policy_.OnMailbox();
+      return {};
+    }
+    StopListening();
+    return thread_->Wait();
+  }
+  TRY(thread_->Wait());
+  if (!thread_->HasFrame()) listen_next_ = policy_.OnNotified(MonotonicNow() - since);
+  return {};
+}
+
 Event SystrapContext::Switch(AddressSpace& address_space, Registers& regs) {
   auto& as = static_cast<SystrapAddressSpace&>(address_space);
   if (space_ != &as) [[unlikely]] {
@@ -142,27 +217,43 @@ Event SystrapContext::Switch(AddressSpace& address_space, Registers& regs) {
       return Died();
     }
   }
+  // The fiber has changed its carrier in a session, or the carrier its fiber.
+  if (*CarrierApart() != (policy_.listening() ? this : nullptr)) [[unlikely]]
+    StopListening();
   for (;;) {
     // Published before the look at the flag: whoever sets it later sees us and kicks.
     in_guest_.store(true, std::memory_order_seq_cst);
     if (interrupt_.load(std::memory_order_relaxed) && interrupt_.exchange(false)) {
       in_guest_.store(false, std::memory_order_seq_cst);
-      if (regs.complete) as.call_sites().Rewind(regs.gp);  // what Redirect has moved into a thunk
+      if (regs.complete) as.call_sites().Rewind(regs.gp, thread_->area());  // what Redirect has moved into a thunk
       return InterruptEvent{};
     }
-    const bool carry_out =
-        as.HasPending() && !thread_->HasFrame() && regs.Return() == 0 && as.TakeIfJust(thread_->call());
+    const bool settled = thread_->rseq() == rseq_;
+    // What the host could carry out itself: the thread is in that very call, and the host knows of it.
+    const bool in_own_call = !thread_->HasFrame() && !thread_->in_mailbox() && regs.Return() == 0;
+    bool carry_out = settled && in_own_call && as.HasPending() && as.TakeIfJust(thread_->call());
     if (!carry_out && as.HasPending()) {
       if (as.Flush(nullptr).error() == kESRCH) return Died();
       continue;
     }
+    if (!settled) [[unlikely]] {
+      carry_out = in_own_call && thread_->IsRseqCall(rseq_);
+      if (!carry_out) {
+        if (!Complete(regs).ok() || !thread_->SetRseq(rseq_).ok()) return Died();
+        continue;
+      }
+      thread_->NoteRseq(rseq_);
+    }
+    if (std::exchange(listen_next_, false) && StartListening()) thread_->AnnounceListening();
     if (Result<void> gone = carry_out ? thread_->Continue() : Go(regs); !gone.ok()) [[unlikely]] {
       if (gone.error() != kEINVAL) return Died();
       in_guest_.store(false, std::memory_order_seq_cst);
       return FaultEvent{SIGSEGV, SI_KERNEL, 0};  // what the return to user mode would fault on
     }
-    BeforeHostSleep();
-    if (!thread_->Wait().ok()) return Died();
+    activity_.Enter();
+    const Result<void> back = Wait();
+    activity_.Leave();
+    if (!back.ok()) return Died();
     in_guest_.store(false, std::memory_order_seq_cst);
     if (!thread_->HasFrame()) [[likely]] {
       FromCall(thread_->call(), regs.gp);
@@ -177,7 +268,7 @@ Event SystrapContext::Switch(AddressSpace& address_space, Registers& regs) {
     regs.complete = true;
     if (!thread_->LoadRegisters(regs.gp).ok()) return Died();
     if (as.call_sites().Redirect(regs.gp, thread_->info().si_signo)) continue;
-    as.call_sites().Rewind(regs.gp);
+    as.call_sites().Rewind(regs.gp, thread_->area());
     if (std::optional<Event> event = Classify(regs)) return *event;
   }
 }
@@ -228,13 +319,16 @@ Result<void> SystrapContext::Complete(Registers& regs) {
   Kick();
   const int64_t result = regs.Return();
   const uint64_t call = regs.gp.orig_rax;
-  if (!thread_->Return(0).ok() || !thread_->Wait().ok() || !thread_->HasFrame() ||
-      thread_->info().si_signo != kKickSignal || !thread_->LoadRegisters(regs.gp).ok()) {
+  StopListening();
+  const bool framed =
+      thread_->in_mailbox() ? thread_->WaitForFrame().ok() : thread_->Return(0).ok() && thread_->Wait().ok();
+  if (!framed || !thread_->HasFrame() || thread_->info().si_signo != kKickSignal ||
+      !thread_->LoadRegisters(regs.gp).ok()) {
     space_->Break();
     DropThread();
     return kESRCH;
   }
-  space_->call_sites().Rewind(regs.gp);
+  space_->call_sites().Rewind(regs.gp, thread_->area());
   regs.gp.orig_rax = call;
   regs.SetReturn(result);
   regs.complete = true;
@@ -259,7 +353,7 @@ Result<void> SystrapContext::SetExtendedState(const ExtendedState& state) {
 void SystrapContext::ResetExtendedState() { (void)SetExtendedState(InitialExtendedState()); }
 
 Result<std::unique_ptr<Context>> SystrapContext::Clone(bool same_space) {
-  auto child = std::make_unique<SystrapContext>();
+  auto child = std::make_unique<SystrapContext>(activity_);
   child->new_state_ = TRY(GetExtendedState());
   // The thread is made now, so that a host without more of them is clone's error.
   if (same_space) TRY(child->Bind(*space_));

@@ -10,12 +10,13 @@
 #include "platform/platform.h"
 #include "platform/systrap/address_space.h"
 #include "platform/systrap/guest_thread.h"
+#include "platform/systrap/listen_policy.h"
 
 namespace moat::systrap_platform {
 
 class SystrapContext final : public Context {
  public:
-  SystrapContext() = default;
+  explicit SystrapContext(Activity& activity) : activity_(activity), policy_(activity) {}
   ~SystrapContext() override;
 
   Event Switch(AddressSpace& as, Registers& regs) override;
@@ -25,6 +26,7 @@ class SystrapContext final : public Context {
   void Withdraw() override;
   void Interrupt() override;
   void SetAffinity(const CpuSet& cpus) override;
+  Result<void> SetRseq(const RseqArea& area) override;
   Result<ExtendedState> GetExtendedState() override;
   Result<void> SetExtendedState(const ExtendedState& state) override;
   void ResetExtendedState() override;
@@ -33,7 +35,8 @@ class SystrapContext final : public Context {
 
   // Whether the thread's own call is all that is queued in `as`: it is carried out when the thread goes on.
   bool CanCarryOut(SystrapAddressSpace& as) const {
-    return space_ == &as && thread_ != nullptr && !thread_->HasFrame() && as.IsJust(thread_->call());
+    return space_ == &as && thread_ != nullptr && !thread_->HasFrame() && !thread_->in_mailbox() &&
+           as.IsJust(thread_->call());
   }
 
  private:
@@ -45,6 +48,11 @@ class SystrapContext final : public Context {
   ExitEvent Died();
   // Lets the thread go on with `regs`. kEINVAL: values that the CPU cannot hold.
   Result<void> Go(Registers& regs);
+  // Waits for the thread, at its mailbox if that pays. kESRCH: it is gone.
+  Result<void> Wait();
+  // Moves the calling carrier away from the CPU of the guest thread, which stays there.
+  bool StartListening();
+  void StopListening();
   // The event behind a frame, or nothing for an interrupt.
   std::optional<Event> Classify(Registers& regs);
   // Makes the thread come to its handler at its next instruction.
@@ -55,12 +63,16 @@ class SystrapContext final : public Context {
   RefPtr<SystrapAddressSpace> space_;
   std::unique_ptr<GuestThread> thread_;     // of space_
   std::optional<ExtendedState> new_state_;  // for the frame that Bind makes
+  RseqArea rseq_;                           // what the guest thread shall have; thread_->rseq() is what it has
 
   // Counts calls of one instruction: the last seen of those that share a slot.
   struct HotSite {
     GuestAddr ip = 0;
     uint32_t calls = 0;
   };
+  Activity& activity_;
+  ListenPolicy policy_;
+  bool listen_next_ = false;
   static constexpr size_t kHotSites = 16;
   static constexpr uint32_t kHotCalls = 100;
   bool CountCall(GuestAddr ip);
@@ -73,7 +85,8 @@ class SystrapContext final : public Context {
   std::atomic<uint64_t> identity_generation_{0};
   // Holds thread_ in its place for other threads: while tid_ is not 0 it is this context's.
   Mutex affinity_mu_{LockRank::kLeaf};
-  CpuSet affinity_ ABSL_GUARDED_BY(affinity_mu_);  // empty: wherever the sandbox may run
+  bool kept_on_cpu_ ABSL_GUARDED_BY(affinity_mu_) = false;  // while its carrier listens
+  CpuSet affinity_ ABSL_GUARDED_BY(affinity_mu_);           // empty: wherever the sandbox may run
 };
 
 }  // namespace moat::systrap_platform

@@ -1,8 +1,13 @@
 #include "platform/systrap/guest_thread.h"
 
+#include <linux/rseq.h>
+#include <sys/syscall.h>
+
 #include <cstring>
+#include <utility>
 
 #include "platform/abi/signal.h"
+#include "platform/stub/rseq.h"
 #include "platform/systrap/extended_state.h"
 
 namespace moat::systrap_platform {
@@ -40,6 +45,9 @@ bool GuestThread::WriteArea(uint64_t address, const T& value) {
 void GuestThread::MakeFrame(const ExtendedState& state) {
   frame_ = address_ + kMadeFrame;
   fs_base_ = gs_base_ = 0;
+  in_mailbox_ = sleeping_ = false;
+  area_.listening.store(0, std::memory_order_relaxed);
+  area_.state.store(MAILBOX_EMPTY, std::memory_order_relaxed);
   abi::UContext uc{};
   uc.flags = abi::kUcSigcontextSs | abi::kUcStrictRestoreSs | abi::kUcFpXstate;
   // Returning through the frame sets the signal stack again: a guest that broke into rt_sigreturn may have changed it.
@@ -71,14 +79,87 @@ Result<void> GuestThread::Resume() {
   return listener_.Answer(SYSTRAP_RESUME);
 }
 
+Result<void> GuestThread::Return(int64_t value) {
+  if (!in_mailbox_) return listener_.Answer(value);
+  in_mailbox_ = false;
+  area_.result = static_cast<uint64_t>(value);
+  area_.state.store(MAILBOX_ANSWERED, std::memory_order_release);
+  return std::exchange(sleeping_, false) ? listener_.Answer(0) : Result<void>();
+}
+
+bool GuestThread::TakeFromMailbox() {
+  uint32_t call = MAILBOX_CALL;
+  if (area_.state.load(std::memory_order_relaxed) != MAILBOX_CALL) return false;
+  if (!area_.state.compare_exchange_strong(call, MAILBOX_TAKEN, std::memory_order_acq_rel)) return false;
+  // Copied once: another thread of the guest may be writing there.
+  mailbox_call_.nr = static_cast<int>(area_.number);
+  memcpy(mailbox_call_.args, area_.args, sizeof mailbox_call_.args);
+  mailbox_call_.instruction_pointer = SYSTRAP_THUNKS + (area_.site / 8) % SYSTRAP_MAX_SITES * THUNK_SIZE + THUNK_RETURN;
+  in_mailbox_ = true;
+  frame_ = 0;
+  return true;
+}
+
+bool GuestThread::Listen(absl::FunctionRef<bool(Nanos)> give_up) {
+  constexpr int kLooksPerAsk = 32;
+  area_.listening.store(1, std::memory_order_seq_cst);
+  bool taken = false;
+  do {
+    for (int look = 0; look < kLooksPerAsk && !taken; ++look) {
+      taken = TakeFromMailbox();
+      if (!taken) __builtin_ia32_pause();
+    }
+  } while (!taken && !give_up(MonotonicNow()));
+  if (taken) return true;
+  // Who posts a call after this sees that nobody listens.
+  area_.listening.store(0, std::memory_order_seq_cst);
+  return TakeFromMailbox();
+}
+
+bool GuestThread::IsSleep() const {
+  const seccomp_data& c = listener_.call();
+  return c.nr == SYSTRAP_SLEEP && c.instruction_pointer == SleepAddress();
+}
+
 Result<void> GuestThread::Wait() {
-  TRY(listener_.Receive());
+  area_.listening.store(0, std::memory_order_seq_cst);
+  for (;;) {
+    if (TakeFromMailbox()) return {};
+    TRY(listener_.Receive());
+    if (!IsSleep()) [[likely]]
+      break;
+    // It slept before its call was taken, or before it saw the answer.
+    if (TakeFromMailbox()) {
+      sleeping_ = true;
+      return {};
+    }
+    if (area_.state.load(std::memory_order_acquire) != MAILBOX_ANSWERED) return kESRCH;  // nobody sleeps for nothing
+    TRY(listener_.Answer(0));
+  }
   const seccomp_data& c = listener_.call();
   if (c.nr != SYSTRAP_ENTER || c.instruction_pointer != EnterAddress()) [[likely]] {
     frame_ = 0;
     return {};
   }
-  // From the handler, with signo, siginfo, ucontext, fs base and gs base; or from guest code that jumped there.
+  return ReadFrame();
+}
+
+Result<void> GuestThread::WaitForFrame() {
+  if (std::exchange(sleeping_, false)) TRY(listener_.Answer(0));
+  for (;;) {
+    TRY(listener_.Receive());
+    if (!IsSleep()) break;
+    TRY(listener_.Answer(0));  // the kick comes now
+  }
+  in_mailbox_ = false;
+  const seccomp_data& c = listener_.call();
+  if (c.nr != SYSTRAP_ENTER || c.instruction_pointer != EnterAddress()) return kESRCH;
+  return ReadFrame();
+}
+
+// From the handler, with signo, siginfo, ucontext, fs base and gs base; or from guest code that jumped there.
+Result<void> GuestThread::ReadFrame() {
+  const seccomp_data& c = listener_.call();
   frame_ = c.args[2];
   fs_base_ = c.args[3];
   gs_base_ = c.args[4] == address_ ? 0 : c.args[4];
@@ -88,6 +169,39 @@ Result<void> GuestThread::Wait() {
   trapno_ = uc.mcontext.trapno;
   error_code_ = uc.mcontext.err;
   return {};
+}
+
+bool GuestThread::IsRseqCall(const RseqArea& area) const {
+  const seccomp_data& c = call();
+  const RseqArea& told = area.address != 0 ? area : rseq_;
+  const uint64_t flags = area.address != 0 ? 0 : uint64_t{RSEQ_FLAG_UNREGISTER};
+  return c.nr == SYS_rseq && c.args[0] == told.address && static_cast<uint32_t>(c.args[1]) == stub::kRseqLength &&
+         static_cast<uint32_t>(c.args[2]) == flags && static_cast<uint32_t>(c.args[3]) == told.signature;
+}
+
+Result<void> GuestThread::SetRseq(const RseqArea& area) {
+  if (rseq_.address != 0) TRY(CallRseq(rseq_, RSEQ_FLAG_UNREGISTER));
+  rseq_ = {};
+  if (area.address != 0) TRY(CallRseq(area, 0));
+  rseq_ = area;
+  return {};
+}
+
+Result<void> GuestThread::CallRseq(const RseqArea& area, uint32_t flags) {
+  area_.rseq = area.address;
+  area_.rseq_flags = flags;
+  area_.rseq_signature = area.signature;
+  TRY(listener_.Answer(SYSTRAP_RSEQ));
+  TRY(listener_.Receive());
+  // The guest can write the area: the call counts, not what was stored there.
+  const seccomp_data& c = listener_.call();
+  if (c.nr != SYS_rseq || c.args[0] != area.address || c.args[1] != stub::kRseqLength || c.args[2] != flags ||
+      c.args[3] != area.signature)
+    return kESRCH;
+  TRY(listener_.Continue());
+  TRY(listener_.Receive());
+  if (c.nr != SYSTRAP_ENTER || c.instruction_pointer != EnterAddress()) return kESRCH;
+  return c.args[5] == 0 ? Result<void>() : kESRCH;
 }
 
 Result<void> GuestThread::LoadRegisters(user_regs_struct& regs) const {

@@ -8,7 +8,10 @@
 
 #include <signal.h>
 
+#include "absl/functional/function_ref.h"
+#include "platform/fiber/clock.h"
 #include "platform/platform.h"
+#include "platform/registers.h"
 #include "platform/systrap/layout.h"
 #include "platform/systrap/listener.h"
 
@@ -24,29 +27,49 @@ class GuestThread {
   uint32_t area_index() const { return index_; }
   // True when all registers are in the frame; false when the thread is in a call of its own.
   bool HasFrame() const { return frame_ != 0; }
-  const seccomp_data& call() const { return listener_.call(); }
+  const seccomp_data& call() const { return in_mailbox_ ? mailbox_call_ : listener_.call(); }
+  // The call came by the mailbox: the host does not know of it.
+  bool in_mailbox() const { return in_mailbox_; }
 
   // Gives the thread a frame with `state` as its extended state, whatever it did before; the registers are to be
   // stored before it is resumed. The thread is new, or stopped with a frame.
   void MakeFrame(const ExtendedState& state);
 
   // A result for a thread in a call. kESRCH: the thread is gone.
-  Result<void> Return(int64_t value) { return listener_.Answer(value); }
+  Result<void> Return(int64_t value);
   // The host carries the thread's call out, and its result is the call's.
   Result<void> Continue() { return listener_.Continue(); }
   // For a thread with a frame: on with what is stored there. kESRCH: the thread is gone.
   Result<void> Resume();
   // Waits until the sentry has the thread again. kESRCH: it is gone, or has broken its frame.
   Result<void> Wait();
+  // Before the thread goes on: its next call may come by the mailbox.
+  void AnnounceListening() { area_.listening.store(1, std::memory_order_seq_cst); }
+  // The same by way of the mailbox only: looks at it until a call comes (true) or `give_up`, asked now and then with
+  // the time, says so. Only from another CPU than the thread's.
+  bool Listen(absl::FunctionRef<bool(Nanos)> give_up);
+  // For a thread in a mailbox call that has been kicked: waits for its frame. kESRCH as Wait.
+  Result<void> WaitForFrame();
 
   // What patched call sites answer.
   void Publish(const CallerIdentity& identity);
   void Withdraw() { area_.answers.store(0, std::memory_order_release); }
 
+  // Registers the thread with the host kernel for restartable sequences, or ends that. In a call of its own that says
+  // the same (IsRseqCall) it is enough to let it go on; else it needs a frame. kESRCH: the thread is gone, or does not
+  // do as it is told.
+  Result<void> SetRseq(const RseqArea& area);
+  bool IsRseqCall(const RseqArea& area) const;
+  void NoteRseq(const RseqArea& area) { rseq_ = area; }
+  const RseqArea& rseq() const { return rseq_; }
+
   // The signal that made the frame; only after a Wait that came back with one.
   const siginfo_t& info() const { return info_; }
   uint64_t trapno() const { return trapno_; }
   uint64_t error_code() const { return error_code_; }
+
+  // For CallSites::Rewind.
+  Area& area() { return area_; }
 
   // All of these need a frame.
   Result<void> LoadRegisters(user_regs_struct& regs) const;
@@ -57,20 +80,28 @@ class GuestThread {
   Result<void> StoreExtendedState(const ExtendedState& state);
 
  private:
+  bool TakeFromMailbox();
+  bool IsSleep() const;
+  Result<void> ReadFrame();
   template <typename T>
   bool ReadArea(uint64_t address, T& out) const;
   template <typename T>
   bool WriteArea(uint64_t address, const T& value);
+  Result<void> CallRseq(const RseqArea& area, uint32_t flags);
   // In the sentry's own mapping; null when the range is not within the signal stack.
   std::byte* At(uint64_t address, uint64_t size) const;
 
   Listener listener_;
+  seccomp_data mailbox_call_{};
+  bool in_mailbox_ = false;
+  bool sleeping_ = false;  // in SYSTRAP_SLEEP, to be answered with the mailbox's call
   Area& area_;
   const uint64_t address_;  // of the area, in the stub
   const uint32_t index_;
   const pid_t tid_ = listener_.tid();
   uint64_t frame_ = 0;  // stub address of the ucontext
   uint64_t fs_base_ = 0, gs_base_ = 0;
+  RseqArea rseq_;
   siginfo_t info_{};
   uint64_t trapno_ = 0, error_code_ = 0;
 };

@@ -30,15 +30,29 @@ struct Area {
   std::atomic<uint32_t> listener;  // 0: not yet; the thread's listener plus one; or -errno
   std::atomic<uint32_t> agent;     // the same for the stub's agent, in the area of the first thread only
   stack_t signal_stack;            // for sigaltstack(2)
-  uint64_t unused;
+  uint64_t rseq;                   // for SYSTRAP_RSEQ
+  uint32_t rseq_flags, rseq_signature;
   uint32_t magic;
   // Whether patched call sites may answer these calls themselves, and with what.
   std::atomic<uint32_t> answers;
   std::atomic<int32_t> tgid, tid, ppid, uid, euid, gid, egid;
+  std::atomic<uint32_t> listening;  // 1: the carrier looks at the mailbox
+  alignas(256) std::atomic<uint32_t> state;
+  uint32_t flags;   // as `lahf; seto %al` left them in ax
+  uint32_t number;  // of the call
+  uint32_t site;    // times eight
+  uint64_t result;
+  uint64_t args[6];
 };
 static_assert(offsetof(Area, fs_base) == AREA_FS_BASE && offsetof(Area, gs_base) == AREA_GS_BASE);
 static_assert(offsetof(Area, frame) == AREA_FRAME && offsetof(Area, listener) == AREA_LISTENER);
 static_assert(offsetof(Area, agent) == AREA_AGENT && offsetof(Area, signal_stack) == AREA_STACK_T);
+static_assert(offsetof(Area, rseq) == AREA_RSEQ && offsetof(Area, rseq_flags) == AREA_RSEQ_FLAGS);
+static_assert(offsetof(Area, rseq_signature) == AREA_RSEQ_SIGNATURE);
+static_assert(offsetof(Area, listening) == AREA_LISTENING && offsetof(Area, state) == AREA_STATE);
+static_assert(offsetof(Area, flags) == AREA_FLAGS && offsetof(Area, number) == AREA_NUMBER);
+static_assert(offsetof(Area, site) == AREA_SITE && offsetof(Area, result) == AREA_RESULT);
+static_assert(offsetof(Area, args) == AREA_ARGS);
 static_assert(offsetof(Area, magic) == AREA_MAGIC && offsetof(Area, answers) == AREA_ANSWERS);
 static_assert(offsetof(Area, tgid) == AREA_TGID && offsetof(Area, ppid) == AREA_PPID);
 static_assert(offsetof(Area, uid) == AREA_UID && offsetof(Area, egid) == AREA_EGID);
@@ -83,6 +97,13 @@ uint64_t CallAddress();
 uint64_t CallFlagsAddress();
 uint64_t CallRestoredAddress();
 uint64_t CallEndAddress();
+// The part in which the registers are in the mailbox: from the store that posts the call to that which empties it.
+// Behind it the answer is in r11, up to CallSlowAddress.
+uint64_t MailboxPostingAddress();
+uint64_t MailboxAddress();
+uint64_t MailboxAnsweredAddress();
+uint64_t CallSlowAddress();
+uint64_t SleepAddress();
 // The trampoline's own bytes at a stub address, for looking at the instruction there.
 const uint8_t* TrampolineBytes(uint64_t address);
 // The handler of every signal that the zygote installs.

@@ -89,6 +89,8 @@ void StubPool::PrepareArea(uint32_t index) const {
   a.agent.store(0, std::memory_order_relaxed);
   a.magic = AREA_MAGIC_VALUE;
   a.answers.store(0, std::memory_order_relaxed);
+  a.listening.store(0, std::memory_order_relaxed);
+  a.state.store(MAILBOX_EMPTY, std::memory_order_relaxed);
   memset(&a.signal_stack, 0, sizeof a.signal_stack);
   a.signal_stack.ss_sp = reinterpret_cast<void*>(AreaAddress(index) + kSignalStack);
   a.signal_stack.ss_size = kAreaSize - kSignalStack;

@@ -8,6 +8,8 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include "platform/fiber/thread.h"
+#include "platform/stub/rseq.h"
 #include "platform/systrap/context.h"
 #include "platform/systrap/extended_state.h"
 #include "platform/systrap/padding.h"
@@ -24,14 +26,14 @@ namespace {
 
 class SystrapPlatform final : public Platform {
  public:
-  explicit SystrapPlatform(std::unique_ptr<StubPool> pool) : pool_(std::move(pool)) {}
+  explicit SystrapPlatform(std::unique_ptr<StubPool> pool) : pool_(std::move(pool)) { (void)stub::HostHasRseq(); }
 
   std::string_view name() const override { return "systrap"; }
   Result<RefPtr<AddressSpace>> NewAddressSpace() override {
     return RefPtr<AddressSpace>(MakeRef<SystrapAddressSpace>(*pool_, TRY(pool_->Take())));
   }
   Result<std::unique_ptr<Context>> NewContext() override {
-    return std::unique_ptr<Context>(std::make_unique<SystrapContext>());
+    return std::unique_ptr<Context>(std::make_unique<SystrapContext>(activity_));
   }
   GuestAddr min_address() const override { return kMinAddress; }
   GuestAddr max_address() const override { return kMaxAddress; }
@@ -41,6 +43,7 @@ class SystrapPlatform final : public Platform {
 
  private:
   std::unique_ptr<StubPool> pool_;
+  Activity activity_{HostThread::AllCpus().count()};
 };
 
 }  // namespace

@@ -82,6 +82,7 @@ TEST_F(SystrapTest, JumpsIntoTheTrampolineHarmOnlyTheGuest) {
     regs_.gp.rbx = kData;
     regs_.gp.rbp = kData;
     regs_.gp.r12 = 1;
+    regs_.gp.rcx = 16;  // a short stay in the loop at the mailbox
     regs_.gp.r15 = kData;
     for (int events = 0; events < 8; ++events) {
       Event e = Run();

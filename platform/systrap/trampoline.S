@@ -18,6 +18,7 @@
 #define SYS_prctl 157
 #define SYS_futex 202
 #define SYS_seccomp 317
+#define SYS_rseq 334
 
 #define FUTEX_WAIT 0
 #define FUTEX_WAKE 1
@@ -63,7 +64,24 @@ systrap_sigreturn_ip:
         ud2
 1:      cmpl $SYSTRAP_AGAIN, %eax
         je systrap_enter
-        // fall through
+        cmpl $SYSTRAP_RSEQ, %eax
+        jne systrap_exit
+        movq %rdi, %rbx                 // the arguments of Enter
+        movq %rsi, %rbp
+        movq %rdx, %r12
+        movq %r10, %r13
+        movq AREA_RSEQ(%r15), %rdi
+        movl $32, %esi
+        movl AREA_RSEQ_FLAGS(%r15), %edx
+        movl AREA_RSEQ_SIGNATURE(%r15), %r10d
+        movl $SYS_rseq, %eax
+        syscall
+        movq %rax, %r9
+        movq %rbx, %rdi
+        movq %rbp, %rsi
+        movq %r12, %rdx
+        movq %r13, %r10
+        jmp systrap_enter
 
         .globl systrap_exit
 systrap_exit:
@@ -130,7 +148,7 @@ systrap_call_flags:
         cmpl $AREA_MAGIC_VALUE, %gs:AREA_MAGIC
         jne systrap_call_slow
         cmpl $0, %gs:AREA_ANSWERS
-        je systrap_call_slow
+        je systrap_call_post
         ANSWER 39, AREA_TGID
         ANSWER 186, AREA_TID
         ANSWER 110, AREA_PPID
@@ -138,6 +156,62 @@ systrap_call_flags:
         ANSWER 107, AREA_EUID
         ANSWER 104, AREA_GID
         ANSWER 108, AREA_EGID
+        // When the sentry looks at the mailbox from another CPU.
+systrap_call_post:
+        cmpl $1, %gs:AREA_LISTENING
+        jne systrap_call_slow
+        movl %eax, %gs:AREA_FLAGS
+        movl %r11d, %gs:AREA_NUMBER
+        movl %ecx, %gs:AREA_SITE
+        movq %rdi, %gs:AREA_ARGS
+        movq %rsi, %gs:AREA_ARGS + 8
+        movq %rdx, %gs:AREA_ARGS + 16
+        movq %r10, %gs:AREA_ARGS + 24
+        movq %r8, %gs:AREA_ARGS + 32
+        movq %r9, %gs:AREA_ARGS + 40
+        movl $MAILBOX_CALL, %eax
+        .globl systrap_mailbox_posting
+systrap_mailbox_posting:
+        xchgl %eax, %gs:AREA_STATE
+        .globl systrap_mailbox
+systrap_mailbox:
+        // From here on the registers are in the mailbox. Who has stopped looking meanwhile will not see the call.
+        cmpl $1, %gs:AREA_LISTENING
+        je 2f
+        movl $MAILBOX_CALL, %eax
+        xorl %ecx, %ecx
+        lock cmpxchgl %ecx, %gs:AREA_STATE
+        jne 2f
+        movl %gs:AREA_FLAGS, %eax
+        movl %gs:AREA_SITE, %ecx
+        movl %gs:AREA_NUMBER, %r11d
+        jmp systrap_call_slow
+2:      rdtsc
+        movl %eax, %ecx
+3:      cmpl $MAILBOX_ANSWERED, %gs:AREA_STATE
+        je 4f
+        pause
+        rdtsc
+        subl %ecx, %eax
+        cmpl $MAILBOX_PATIENCE, %eax
+        jb 3b
+        movl $SYSTRAP_SLEEP, %eax
+        syscall
+        .globl systrap_sleep_ip
+systrap_sleep_ip:
+        jmp 2b
+4:      movq %gs:AREA_ARGS + 16, %rdx
+        movl %gs:AREA_FLAGS, %eax
+        movl %gs:AREA_SITE, %ecx
+        movq %gs:AREA_RESULT, %r11
+        movl $MAILBOX_EMPTY, %gs:AREA_STATE
+        .globl systrap_mailbox_answered
+systrap_mailbox_answered:
+        addb $0x7f, %al
+        sahf
+        movq %r11, %rax
+        jmpq *SYSTRAP_RETURNS(%rcx)
+        .globl systrap_call_slow
 systrap_call_slow:
         addb $0x7f, %al
         sahf

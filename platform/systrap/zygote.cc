@@ -42,9 +42,10 @@ constexpr int kHandled[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SI
                                ~uint64_t{0}};
     if (syscall(SYS_rt_sigaction, s, &handler, nullptr, sizeof handler.mask) != 0) _exit(1);
   }
-  sigset_t none;
-  sigemptyset(&none);
-  sigprocmask(SIG_SETMASK, &none, nullptr);
+  // Inherited too: a guest thread takes signals only from its first frame on, not in the trampoline before that.
+  sigset_t all;
+  sigfillset(&all);
+  sigprocmask(SIG_SETMASK, &all, nullptr);
   // libc registered a restartable-sequence area, which the kernel would write to after it is unmapped.
   if (__rseq_size != 0) {
     char* area = static_cast<char*>(__builtin_thread_pointer()) + __rseq_offset;

@@ -10,6 +10,7 @@
 #include <algorithm>
 
 #include "platform/base/log.h"
+#include "platform/fiber/thread.h"
 #include "runsc/error/error.h"
 #include "runsc/seccomp/filters.h"
 
@@ -43,9 +44,7 @@ absl::Status LockDown(const FilterProgram& filter, int log_fd) {
   return absl::OkStatus();
 #else
   // What HostThread gives its threads; the list has no rt_sigprocmask, so threads made later inherit it from here.
-  sigset_t blocked;
-  sigfillset(&blocked);
-  for (int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS}) sigdelset(&blocked, fault);
+  const sigset_t blocked = HostThread::BlockedSignals();
   sigprocmask(SIG_SETMASK, &blocked, nullptr);
   InstallViolationHandler("sentry", log_fd);
   if (int error = LoadFilter(filter); error != 0)

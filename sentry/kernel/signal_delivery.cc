@@ -5,6 +5,7 @@
 #include "sentry/kernel/child_event.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/process_timers.h"
+#include "sentry/kernel/rseq.h"
 #include "sentry/kernel/signal_sender.h"
 
 namespace moat {
@@ -170,6 +171,8 @@ void SignalDelivery::RestoreMask(Task& t) {
 
 void SignalDelivery::Enter(Task& t, const Handler& h) {
   const int signo = h.info.si_signo;
+  rseq::Abort(t);
+  if (t.exit_requested_) return;
   const SignalSet old = t.signals_.has_saved_mask ? t.signals_.saved_mask : t.signal_mask();
   Result<void> pushed = PushSignalFrame(t, h.info, h.action, old);
   t.signals_.has_saved_mask = false;

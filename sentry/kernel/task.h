@@ -54,6 +54,12 @@ struct SchedState {
   CpuSet affinity;                                 // empty: every CPU
 };
 
+// rseq(2), in sentry/kernel/rseq.h.
+struct RseqRegistration {
+  GuestAddr area = 0;  // 0: none
+  uint32_t length = 0, signature = 0;
+};
+
 struct CpuTimes {
   Nanos user = 0;
   Nanos system = 0;
@@ -103,6 +109,7 @@ class Task : public RefCounted {
   // set_tid_address(2), set_robust_list(2).
   GuestAddr clear_child_tid = 0;
   GuestAddr robust_list = 0;
+  RseqRegistration rseq;
   uint64_t personality = 0;
   // While a call runs with a temporary signal mask (sigsuspend, ppoll, pselect, epoll_pwait): the old one comes back
   // when the call ends, or after the handler that ended it. `set` loses SIGKILL and SIGSTOP.

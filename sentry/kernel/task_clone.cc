@@ -13,6 +13,7 @@
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/pidfd.h"
 #include "sentry/kernel/process_timers.h"
+#include "sentry/kernel/rseq.h"
 #include "sentry/kernel/seccomp_filter.h"
 #include "sentry/kernel/signal_sender.h"
 #include "sentry/kernel/task_exit.h"
@@ -113,6 +114,7 @@ Result<void> TaskCloner::ShareOrCopy(Task& t, Task& child, const CloneRequest& r
     child.mm_ = TRY(t.mm_->Fork(std::move(space), t.context_.get()));
   }
   child.context_ = TRY(t.context_->Clone((f & CLONE_VM) != 0));
+  if ((f & CLONE_VM) == 0) TRY(rseq::Inherit(t, child));
 
   child.regs_ = t.regs_;
   child.regs_.SetReturn(0);

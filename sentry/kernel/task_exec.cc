@@ -146,6 +146,7 @@ void TaskExec::Install(Task& t, NewProgram& program) {
   }
   t.signals_.alt_stack = {0, SS_DISABLE, 0, 0};
   group.timers().DeletePosixTimers();
+  group.aio().Clear();
   group.exit_signal_.store(SIGCHLD, std::memory_order_relaxed);
   group.did_exec.store(true, std::memory_order_relaxed);
   t.SetComm(BaseName(program.image.filename));

@@ -11,6 +11,7 @@
 #include "sentry/kernel/job_control.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/process_timers.h"
+#include "sentry/kernel/rseq.h"
 #include "sentry/kernel/signal_sender.h"
 
 namespace moat {
@@ -31,6 +32,7 @@ void TaskExit::LeaveMemory(Task& t) {
   FutexTable& futexes = t.kernel().futexes();
   futexes.ReleaseAtExit(mm, t.tid(), t.robust_list);
   t.robust_list = 0;
+  rseq::Leave(t);
   if (t.clear_child_tid != 0) {
     // Whoever joins the thread may look for it by its id at once: from here on signals do not find it.
     t.leaving_.store(true, std::memory_order_release);
@@ -83,6 +85,7 @@ void TaskExit::Run(Task& t) {
   if (kernel.tasks_.fetch_sub(1, std::memory_order_acq_rel) == 1) kernel.idle_queue_.Notify(EPOLLIN);
 }
 
+    t.thread_group().aio().Clear();
 // True for the last task of its group. From now on the task has no place in the process, but for a leader's.
 bool TaskExit::RemoveTask(Task& t) {
   ThreadGroup& group = t.thread_group();

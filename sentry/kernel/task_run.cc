@@ -3,6 +3,7 @@
 #include "platform/fiber/fiber.h"
 #include "sentry/kernel/async_io.h"
 #include "sentry/kernel/kernel.h"
+#include "sentry/kernel/rseq.h"
 #include "sentry/kernel/signal_delivery.h"
 #include "sentry/kernel/syscall_entry.h"
 
@@ -60,7 +61,8 @@ void Task::Run() {
     if (async_io::pending.load(std::memory_order_relaxed)) [[unlikely]]
       async_io::Deliver();
     if (HasPendingInterrupt() || interrupted_call_ || signals_.has_saved_mask) {
-      if (!regs_.complete && !IsKilled() && !context_->Complete(regs_).ok()) RequestGroupExit(SIGKILL);
+      if (!regs_.complete && !IsKilled() && !context_->Complete(regs_).ok())
+        RequestGroupExit(rseq::Broken(*this) ? SIGSEGV : SIGKILL);
       SignalDelivery::Run(*this);
       if (exit_requested_) break;
     }
@@ -79,7 +81,9 @@ void Task::Run() {
     } else if (const auto* exit = std::get_if<ExitEvent>(&event)) {
       // The host took the stub away (out of memory) or it broke: what is left of the process cannot run.
       MOAT_LOG(kWarning, "task {}: its stub ended with wait status {:#x}", RootTid(), exit->wait_status);
-      RequestGroupExit(SIGKILL);
+      RequestGroupExit(rseq::Broken(*this) ? SIGSEGV : SIGKILL);
+    } else {
+      rseq::Abort(*this);
     }
   }
   Exit();
@@ -122,6 +126,9 @@ Event Task::EnterGuest() {
 }
 
 void Task::HandleFault(const FaultEvent& fault) {
+  rseq::Abort(*this);
+  if (fault.si_code == SI_KERNEL && rseq::Broken(*this)) RequestGroupExit(SIGSEGV);
+  if (exit_requested_) return;
   last_fault_ = {fault.trapno, fault.error_code, fault.address};
   int signo = fault.signo;
   int code = fault.si_code;

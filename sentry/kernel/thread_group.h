@@ -9,6 +9,7 @@
 
 #include "platform/abi/process.h"
 #include "platform/fiber/timer.h"
+#include "sentry/kernel/aio.h"
 #include "sentry/kernel/process_group.h"
 #include "sentry/kernel/task.h"
 
@@ -62,6 +63,7 @@ class ThreadGroup : public RefCounted {
   int32_t RootId() const { return pid_->root_nr(); }
   Rlimits& rlimits() { return rlimits_; }
   ProcessTimers& timers() { return *timers_; }
+  AioContexts& aio() { return aio_; }
 
   // --- the tree: each takes the tree mutex, unless it says Locked ---
   // The leader; it stays until the process is waited for, even when its thread has exited.
@@ -109,7 +111,7 @@ class ThreadGroup : public RefCounted {
   std::atomic<bool> has_child_subreaper{false};  // an ancestor is one
   std::atomic<bool> did_exec{false};
   std::atomic<int> oom_score_adj{0};
-  std::atomic<bool> membarrier_registered{false};
+  std::atomic<bool> membarrier_registered{false}, membarrier_rseq_registered{false};
 
   void AddExitHook(RefPtr<ProcessExitHook> hook) {
     MutexLock lock(exit_hooks_mu_);
@@ -156,6 +158,7 @@ class ThreadGroup : public RefCounted {
   RefPtr<Pid> pid_;
   Rlimits rlimits_;
   std::unique_ptr<ProcessTimers> timers_;
+  AioContexts aio_;
 
   // --- guarded by the tree mutex ---
   RefPtr<Task> leader_;

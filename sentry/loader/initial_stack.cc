@@ -90,8 +90,11 @@ Result<GuestAddr> InitialStack::Write(MemoryManager& mm, GuestAddr top, const Au
   put(AT_HWCAP2, getauxval(AT_HWCAP2));
   put(AT_EXECFN, filename);
   put(AT_PLATFORM, platform);
-  put(kAtRseqFeatureSize, kRseqFeatureSize);
-  put(kAtRseqAlign, kRseqAlign);
+  // The host kernel fills the area.
+  if (const uint64_t size = getauxval(kAtRseqFeatureSize); size != 0) {
+    put(kAtRseqFeatureSize, std::min(size, kRseqFeatureSize));
+    put(kAtRseqAlign, kRseqAlign);
+  }
   put(AT_NULL, 0);
 
   std::vector<uint64_t> words;

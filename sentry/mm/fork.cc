@@ -85,6 +85,12 @@ Result<RefPtr<MemoryManager>> MemoryManager::Fork(RefPtr<AddressSpace> child_spa
         pages_.SplitAt(vma.start);
         pages_.SplitAt(vma.end);
       }
+      for (const auto& [page, count] : kept_) {
+        pages_.SplitAt(page);
+        pages_.SplitAt(page + kPageSize);
+      }
+      Result<std::map<GuestAddr, uint64_t>> kept = CopyKept();
+      if (!kept.ok()) return kept.error();
       runs.reserve(pages_.size());
       VmaSet::iterator area = vmas_.begin();
       // Neighbouring runs that lose the same right are write-protected in one operation.
@@ -98,8 +104,17 @@ Result<RefPtr<MemoryManager>> MemoryManager::Fork(RefPtr<AddressSpace> child_spa
         while (area != vmas_.end() && area->second.end <= start) ++area;
         if (area == vmas_.end()) break;
         if (area->second.Has(kVmaDontFork)) continue;
+        PageRun copy = run;
+        copy.shadow = PageRun::kNoShadow;
+        copy.host_prot = PageRun::kHostUnmapped;
         if (run.owned) {
           if (area->second.Has(kVmaWipeOnFork)) continue;
+          if (const auto own_copy = kept->extract(run.start); !own_copy.empty()) {
+            copy.offset = own_copy.mapped();
+            runs.push_back(std::move(copy));
+            continue;
+          }
+          copy.cow = true;
           env_.memory->AddRef(run.range());
           run.cow = true;
           const uint8_t allowed = run.AllowedHostProt();
@@ -111,12 +126,11 @@ Result<RefPtr<MemoryManager>> MemoryManager::Fork(RefPtr<AddressSpace> child_spa
             run.host_prot = allowed;
           }
         }
-        PageRun copy = run;
-        copy.shadow = PageRun::kNoShadow;
-        copy.host_prot = PageRun::kHostUnmapped;
         runs.push_back(std::move(copy));
       }
       flush();
+      // Of areas that the child does not get.
+      for (const auto& [page, offset] : *kept) deferred_.ranges.push_back({offset, offset + kPageSize});
       ForgetSpans();
       changes_.fetch_add(1, std::memory_order_relaxed);
       writers_draining_ = true;

@@ -15,6 +15,7 @@
 #define MOAT_SENTRY_MM_MEMORY_MANAGER_H_
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -161,6 +162,14 @@ class MemoryManager final : public RefCounted, public GuestMemory, public Mappin
   // prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME); null removes the name.
   Result<void> NameAnonymous(GuestAddr addr, uint64_t length, RefPtr<MappingSource> name);
 
+  // rseq(2): the host kernel itself stores into [addr, addr+length) of this space and cannot wait for a copy. Makes the
+  // pages present and writable, and keeps them so over fork (which copies them at once) until StopKeeping; calls nest.
+  // What the guest itself does to them (munmap, mprotect) still happens. kEFAULT: the guest may not write there.
+  Result<void> KeepWritable(GuestAddr addr, uint64_t length, Context* caller);
+  void StopKeeping(GuestAddr addr, uint64_t length);
+  // Whether the stub lets [addr, addr+length) be written now.
+  bool WritableNow(GuestAddr addr, uint64_t length);
+
   // --- faults ---
   // Answers a SIGSEGV or SIGBUS event of the platform: resolves it, or says which signal the guest gets.
   FaultOutcome HandleFault(const FaultEvent& event, const MmLimits& limits, Context* caller);
@@ -282,6 +291,8 @@ class MemoryManager final : public RefCounted, public GuestMemory, public Mappin
   // True when `addr` still is what `vma` says; then mapping_mu_ protects that.
   bool StillMaps(const Vma& vma, GuestAddr addr, uint64_t length) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mapping_mu_);
 
+  // Copies of the kept pages for a child, one page each. kENOMEM: none is left over.
+  Result<std::map<GuestAddr, uint64_t>> CopyKept() ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
   // Takes over the runs that fork copied, unless they were invalidated. True when an area was wiped.
   bool AdoptRuns(std::vector<PageRun> runs) ABSL_LOCKS_EXCLUDED(mapping_mu_, pages_mu_);
 
@@ -368,6 +379,7 @@ class MemoryManager final : public RefCounted, public GuestMemory, public Mappin
   Deferred deferred_ ABSL_GUARDED_BY(pages_mu_);
   FileRange arenas_[kArenaCount] ABSL_GUARDED_BY(pages_mu_);
   uint64_t invalidations_ ABSL_GUARDED_BY(pages_mu_) = 0;
+  std::map<GuestAddr, int> kept_ ABSL_GUARDED_BY(pages_mu_);  // pages of KeepWritable, and how often
   bool writers_draining_ ABSL_GUARDED_BY(pages_mu_) = false;
   static constexpr size_t kSpanCache = 4;
   CachedSpan spans_[kSpanCache] ABSL_GUARDED_BY(pages_mu_);

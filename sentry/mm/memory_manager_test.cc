@@ -166,6 +166,45 @@ TEST_F(MmTest, DontforkAndWipeonfork) {
   EXPECT_EQ(guest().LoadOr(a), 1);
 }
 
+TEST_F(MmTest, KeptPagesStayWritableOverFork) {
+  const GuestAddr a = guest().Map(4 * kPageSize, kRw);
+  guest().Store(a + kPageSize, 1);
+  ASSERT_TRUE(mm().KeepWritable(a + kPageSize + 32, 32, nullptr).ok());
+  auto child = guest().Fork();
+  EXPECT_TRUE(mm().WritableNow(a + kPageSize + 32, 32));
+  EXPECT_FALSE(mm().WritableNow(a, 1));
+  EXPECT_TRUE(child->mm().WritableNow(a + kPageSize, 32));
+  EXPECT_NE(guest().space().Find(a + kPageSize)->offset, child->space().Find(a + kPageSize)->offset);
+  guest().Store(a + kPageSize, 2);
+  EXPECT_EQ(child->LoadOr(a + kPageSize), 1);
+  // Kept twice, let go twice.
+  ASSERT_TRUE(mm().KeepWritable(a + kPageSize, 32, nullptr).ok());
+  mm().StopKeeping(a + kPageSize, 32);
+  { auto second = guest().Fork(); }
+  EXPECT_TRUE(mm().WritableNow(a + kPageSize, 32));
+  mm().StopKeeping(a + kPageSize + 32, 32);
+  auto third = guest().Fork();
+  EXPECT_FALSE(mm().WritableNow(a + kPageSize, 32));
+}
+
+TEST_F(MmTest, KeepingBreaksCopyOnWriteAndNeedsTheRight) {
+  const GuestAddr a = guest().Map(2 * kPageSize, kRw);
+  guest().Store(a, 1);
+  auto child = guest().Fork();
+  EXPECT_FALSE(child->mm().WritableNow(a, 32));
+  ASSERT_TRUE(child->mm().KeepWritable(a, 32, nullptr).ok());
+  EXPECT_TRUE(child->mm().WritableNow(a, 32));
+  const GuestAddr read_only = guest().Map(kPageSize, PROT_READ);
+  EXPECT_EQ(mm().KeepWritable(read_only, 32, nullptr).error(), kEFAULT);
+  EXPECT_EQ(mm().KeepWritable(0, 32, nullptr).error(), kEFAULT);
+  EXPECT_EQ(mm().KeepWritable(~uint64_t{31}, 32, nullptr).error(), kEFAULT);
+  // A page of an area that the child does not get.
+  ASSERT_TRUE(mm().KeepWritable(a, 32, nullptr).ok());
+  ASSERT_TRUE(mm().Madvise(a, kPageSize, MADV_DONTFORK, nullptr).ok());
+  auto without = guest().Fork();
+  EXPECT_EQ(without->LoadOr(a), -SIGSEGV);
+}
+
 TEST_F(MmTest, ForkCostsOperationsBySegment) {
   guest().Map(512ull << 20, kRw);
   const int before = guest().space().operations();

@@ -71,6 +71,8 @@ Text CapLastCap(ProcFs&, const VfsContext&) { return fmt::format("{}", CAP_LAST_
 Text OsRelease(ProcFs&, const VfsContext&) { return std::string(kSystemRelease); }
 Text OsVersion(ProcFs&, const VfsContext&) { return std::string(kSystemVersion); }
 
+Text AioRequests(ProcFs&, const VfsContext&) { return fmt::format("{}", AioContexts::total()); }
+
 Text LeaseBreakTime(ProcFs&, const VfsContext&) { return fmt::format("{}", lease_break_time.load()); }
 Result<void> SetLeaseBreakTime(ProcFs&, const VfsContext&, std::string_view v) {
   lease_break_time.store(static_cast<int32_t>(TRY(ParseDecimal(v, 0, INT32_MAX))));
@@ -152,7 +154,7 @@ const std::vector<SysctlRow>& SysctlTable() {
       {"fs/pipe-user-pages-soft", 0444, "16384"},
       {"fs/pipe-user-pages-hard", 0444, "0"},
       {"fs/aio-max-nr", 0444, "65536"},
-      {"fs/aio-nr", 0444, "0"},
+      {"fs/aio-nr", 0444, nullptr, AioRequests},
       {"fs/overflowuid", 0444, "65534"},
       {"fs/overflowgid", 0444, "65534"},
       {"fs/suid_dumpable", 0444, "0"},

@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "platform/abi/aio.h"
 #include "platform/abi/event.h"
 #include "platform/abi/futex.h"
 #include "platform/abi/ipc.h"

@@ -10,9 +10,11 @@ namespace {
 
 constexpr int kSupported = MEMBARRIER_CMD_GLOBAL | MEMBARRIER_CMD_GLOBAL_EXPEDITED |
                            MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED | MEMBARRIER_CMD_PRIVATE_EXPEDITED |
-                           MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED;
+                           MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED | MEMBARRIER_CMD_PRIVATE_EXPEDITED_RSEQ |
+                           MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_RSEQ;
 
-// A task that enters the sentry and leaves it again has passed a full barrier: interrupt everyone who runs guest code
+// A task that enters the sentry and leaves it again has passed a full barrier, and its critical section of rseq(2) is
+// aborted: interrupt everyone who runs guest code
 // and wait until each has been out once, or sleeps.
 void BarrierOf(Task& t, const std::vector<RefPtr<Task>>& tasks) {
   std::atomic_thread_fence(std::memory_order_seq_cst);
@@ -29,7 +31,8 @@ void BarrierOf(Task& t, const std::vector<RefPtr<Task>>& tasks) {
 }  // namespace
 
 Result<int64_t> SysMembarrier(Task& t, int command, unsigned flags, int cpu) {
-  if (flags != 0) return kEINVAL;
+  const bool one_cpu = command == MEMBARRIER_CMD_PRIVATE_EXPEDITED_RSEQ && flags == MEMBARRIER_CMD_FLAG_CPU;
+  if (flags != 0 && !one_cpu) return kEINVAL;
   ThreadGroup& group = t.thread_group();
   switch (command) {
     case MEMBARRIER_CMD_QUERY:
@@ -47,6 +50,14 @@ Result<int64_t> SysMembarrier(Task& t, int command, unsigned flags, int cpu) {
     case MEMBARRIER_CMD_PRIVATE_EXPEDITED:
       if (!group.membarrier_registered.load(std::memory_order_relaxed)) return kEPERM;
       BarrierOf(t, group.tasks());
+      return 0;
+    case MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_RSEQ:
+      group.membarrier_rseq_registered.store(true, std::memory_order_relaxed);
+      return 0;
+    case MEMBARRIER_CMD_PRIVATE_EXPEDITED_RSEQ:
+      if (!group.membarrier_rseq_registered.load(std::memory_order_relaxed)) return kEPERM;
+      // Threads on other CPUs than the one that was named are interrupted too: which they are on is not known for sure.
+      if (!one_cpu || t.kernel().allowed_cpus().Has(cpu)) BarrierOf(t, group.tasks());
       return 0;
     default:
       return kEINVAL;

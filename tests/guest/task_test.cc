@@ -1,7 +1,6 @@
-// prctl(2), rlimits, rseq(2), membarrier(2), pidfds, personality(2), scheduling calls, resource usage.
+// prctl(2), rlimits, membarrier(2), pidfds, personality(2), scheduling calls, resource usage.
 #include <fcntl.h>
 #include <linux/membarrier.h>
-#include <linux/rseq.h>
 #include <linux/securebits.h>
 #include <poll.h>
 #include <sched.h>
@@ -10,7 +9,6 @@
 #include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/rseq.h>
 #include <sys/time.h>
 #include <sys/times.h>
 #include <unistd.h>
@@ -182,55 +180,6 @@ TEST(Rlimit, CpuTimeKills) {
   EXPECT_EQ(WTERMSIG(status), SIGXCPU);
 }
 
-TEST(Rseq, RegisteredByTheLibraryOrByUs) {
-  std::thread([] {
-    alignas(32) static struct rseq area;
-    if (__rseq_size > 0) {
-      const auto* mine =
-          reinterpret_cast<const volatile struct rseq*>(static_cast<char*>(__builtin_thread_pointer()) + __rseq_offset);
-      const int cpu = sched_getcpu();
-      EXPECT_GE(cpu, 0);
-      EXPECT_LT(mine->cpu_id, 4096u);
-      EXPECT_FAIL(syscall(SYS_rseq, &area, sizeof area, 0, 0x53053053), EINVAL);  // one area a thread
-    } else {
-      EXPECT_OK(syscall(SYS_rseq, &area, sizeof area, 0, 0x53053053));
-    }
-  }).join();
-}
-TEST(Rseq, UnregisterAndRegister) {
-  EXPECT_TRUE(PassesInChild([] {
-    auto* area = reinterpret_cast<struct rseq*>(static_cast<char*>(__builtin_thread_pointer()) + __rseq_offset);
-    ASSERT_GT(__rseq_size, 0u);
-    EXPECT_FAIL(syscall(SYS_rseq, area, 32, RSEQ_FLAG_UNREGISTER, 0x1111), EPERM);
-    ASSERT_OK(syscall(SYS_rseq, area, 32, RSEQ_FLAG_UNREGISTER, 0x53053053));
-    EXPECT_FAIL(syscall(SYS_rseq, reinterpret_cast<char*>(area) + 1, 32, 0, 1), EINVAL);
-    EXPECT_FAIL(syscall(SYS_rseq, area, 16, 0, 1), EINVAL);
-    ASSERT_OK(syscall(SYS_rseq, area, 32, 0, 0x2222));
-    EXPECT_FAIL(syscall(SYS_rseq, area, 32, 0, 0x2222), EBUSY);
-  }));
-}
-TEST(Rseq, SignalAbortsTheCriticalSection) {
-  EXPECT_TRUE(PassesInChild([] {
-    ASSERT_GT(__rseq_size, 0u);
-    auto* area = reinterpret_cast<struct rseq*>(static_cast<char*>(__builtin_thread_pointer()) + __rseq_offset);
-    signal(SIGALRM, [](int) {});
-    const itimerval soon = {{0, 0}, {0, 20'000}};
-    ASSERT_OK(setitimer(ITIMER_REAL, &soon, nullptr));
-    int aborted = 0;
-    // An endless loop as critical section: only an abort leaves it.
-    asm volatile(
-        ".pushsection .data.rel.ro, \"aw\"\n .balign 32\n 1: .long 0, 0\n .quad 2f, 3f - 2f, 4f\n .popsection\n"
-        "leaq 1b(%%rip), %%rax\n movq %%rax, %1\n"
-        "2: pause\n jmp 2b\n 3:\n jmp 5f\n"
-        ".byte 0x0f, 0xb9, 0x3d\n .long 0x53053053\n"
-        "4: movl $1, %0\n 5:\n"
-        : "+m"(aborted), "=m"(area->rseq_cs)
-        :
-        : "rax", "memory");
-    EXPECT_EQ(aborted, 1);
-  }));
-}
-
 TEST(Membarrier, QueryAndGlobal) {
   const int commands = Membarrier(MEMBARRIER_CMD_QUERY);
   ASSERT_OK(commands);
@@ -244,6 +193,16 @@ TEST(Membarrier, PrivateNeedsRegistration) {
     EXPECT_FAIL(Membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED), EPERM);
     ASSERT_OK(Membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED));
     EXPECT_OK(Membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED));
+  }));
+}
+TEST(Membarrier, RseqNeedsRegistration) {
+  EXPECT_TRUE(PassesInChild([] {
+    EXPECT_FAIL(Membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED_RSEQ), EPERM);
+    ASSERT_OK(Membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_RSEQ));
+    EXPECT_OK(Membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED_RSEQ));
+    EXPECT_OK(Membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED_RSEQ, MEMBARRIER_CMD_FLAG_CPU, 0));
+    EXPECT_OK(Membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED_RSEQ, MEMBARRIER_CMD_FLAG_CPU, 1 << 20));
+    EXPECT_FAIL(Membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED_RSEQ, 2), EINVAL);
   }));
 }
 TEST(Membarrier, Errors) {

@@ -1,0 +1,63 @@
+// ListenPolicy: when a carrier looks at its guest thread's mailbox from another CPU instead of sleeping until the next
+// call. A look costs the guest no system call, but burns a CPU: so only while calls come fast, while a CPU is to spare,
+// and for as long as it pays; after a session that did not, the next is longer in coming. One per context.
+#ifndef MOAT_PLATFORM_SYSTRAP_LISTEN_POLICY_H_
+#define MOAT_PLATFORM_SYSTRAP_LISTEN_POLICY_H_
+
+#include <atomic>
+#include <cstdint>
+
+#include "platform/fiber/clock.h"
+
+namespace moat::systrap_platform {
+
+// How many guest threads run or have a carrier at work, over the whole sandbox.
+class Activity {
+ public:
+  explicit Activity(int cpus) : cpus_(cpus) {}
+  void Enter() { active_.fetch_add(1, std::memory_order_relaxed); }
+  void Leave() { active_.fetch_sub(1, std::memory_order_relaxed); }
+  // Every active thread could have a CPU for its carrier too.
+  bool HasRoom() const { return active_.load(std::memory_order_relaxed) * 2 <= cpus_; }
+
+ private:
+  const int cpus_;
+  std::atomic<int> active_{0};
+};
+
+class ListenPolicy {
+ public:
+  explicit ListenPolicy(const Activity& activity) : activity_(activity) {}
+
+  bool listening() const { return listening_; }
+  // A call came by notification, `gap` after the guest was let go.
+  // True: start a session.
+  bool OnNotified(Nanos gap);
+  void Begin();
+  // A call came by the mailbox.
+  void OnMailbox() { ++calls_; }
+  // Asked while nothing comes: since when, and the time now. True: the session ends.
+  bool GiveUp(Nanos since, Nanos now);
+  // It has ended: nothing came, or the fiber leaves its carrier.
+  void End();
+
+ private:
+  static constexpr Nanos kFastGap = 12'000;                    // of a notified call: most of it is the switch itself
+  static constexpr int kStreak = 24;                           // fast calls in a row before a session
+  static constexpr Nanos kPatience = 15'000;                   // a look without a call
+  static constexpr Nanos kPreempted = 150'000;                 // between two looks: the CPU was not ours alone
+  static constexpr int kWorth = 100;                           // calls that make a session pay
+  static constexpr int kFirstPause = 64, kMaxPause = 1 << 14;  // fast calls
+
+  const Activity& activity_;
+  bool listening_ = false;
+  int streak_ = 0;
+  int pause_ = 0;  // fast calls to wait for beyond kStreak
+  int next_pause_ = kFirstPause;
+  uint32_t calls_ = 0;  // in this session
+  Nanos last_look_ = 0;
+};
+
+}  // namespace moat::systrap_platform
+
+#endif  // MOAT_PLATFORM_SYSTRAP_LISTEN_POLICY_H_
