@@ -19,17 +19,25 @@ SystrapAddressSpace::SystrapAddressSpace(StubPool& pool, ReadyStub stub)
     : pool_(pool), pid_(stub.pid), page_(stub.page), agent_(std::move(stub.agent)) {
   areas_.push_back(stub.area);
   idle_.push_back(std::make_unique<GuestThread>(std::move(stub.thread), pool.area(stub.area),
-                                                StubPool::AreaAddress(stub.area), stub.area));
+                                                StubPool::AreaAddress(stub.area)));
 }
 
 SystrapAddressSpace::~SystrapAddressSpace() {
   // Contexts hold a reference, so no use is left. A stub that nobody ever ran in is still waiting.
   bool ended;
   std::vector<uint32_t> areas;
+  std::vector<std::unique_ptr<GuestThread>> idle;
   {
     MutexLock lock(mu_);
     ended = ended_;
     areas.swap(areas_);
+    idle.swap(idle_);
+  }
+  // Its memory is empty by now: whoever had it has cleared and flushed it (sentry/mm), or nobody ever mapped anything.
+  if (!ended && !HasPending() && idle.size() == 1 && areas.size() == 1) {
+    MutexLock applying(apply_mu_);
+    ReadyStub stub{pid_, page_, areas[0], std::move(agent_), idle[0]->TakeListener()};
+    if (pool_.GiveBack(stub)) return;
   }
   // All its guest threads are stopped: once killed, none of them touches memory again.
   if (!ended) pool_.Kill(pid_);
@@ -176,15 +184,17 @@ Result<std::unique_ptr<GuestThread>> SystrapAddressSpace::MakeThread() {
     if (listener.error() == kESRCH) Break();
     return listener.error() == kESRCH ? kESRCH : kEAGAIN;
   }
-  return std::make_unique<GuestThread>(*std::move(listener), area, address, index);
+  return std::make_unique<GuestThread>(*std::move(listener), area, address);
 }
 
 void SystrapAddressSpace::GiveThread(std::unique_ptr<GuestThread> thread) {
   bool ended = false;
   {
     MutexLock lock(mu_);
+    // A stub whose only thread can serve again serves the next address space, once this one is gone: see the destructor.
+    const bool serves_again = thread != nullptr && thread->HasFrame() && areas_.size() == 1;
     if (thread != nullptr) idle_.push_back(std::move(thread));
-    if (--uses_ == 0 && !ended_) ended = ended_ = true;
+    if (--uses_ == 0 && !ended_ && !serves_again) ended = ended_ = true;
   }
   if (ended) pool_.Kill(pid_);
 }

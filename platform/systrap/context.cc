@@ -124,7 +124,7 @@ void SystrapContext::Unbind() {
     unused.complete = false;
     (void)Complete(unused);
   }
-  if (thread_ != nullptr && thread_->rseq().address != 0 && !space_->LastUse() && !thread_->SetRseq({}).ok()) {
+  if (thread_ != nullptr && thread_->HasFrame() && thread_->rseq().address != 0 && !thread_->SetRseq({}).ok()) {
     space_->Break();
     DropThread();
   }

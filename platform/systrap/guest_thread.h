@@ -20,11 +20,12 @@ namespace moat::systrap_platform {
 class GuestThread {
  public:
   // `listener` holds the thread's first call, Enter.
-  GuestThread(Listener listener, Area& area, uint64_t address, uint32_t index)
-      : listener_(std::move(listener)), area_(area), address_(address), index_(index) {}
+  GuestThread(Listener listener, Area& area, uint64_t address)
+      : listener_(std::move(listener)), area_(area), address_(address) {}
 
   pid_t tid() const { return tid_; }
-  uint32_t area_index() const { return index_; }
+  // For a thread that nobody will use as this object any more.
+  Listener TakeListener() { return std::move(listener_); }
   // True when all registers are in the frame; false when the thread is in a call of its own.
   bool HasFrame() const { return frame_ != 0; }
   const seccomp_data& call() const { return in_mailbox_ ? mailbox_call_ : listener_.call(); }
@@ -97,7 +98,6 @@ class GuestThread {
   bool sleeping_ = false;  // in SYSTRAP_SLEEP, to be answered with the mailbox's call
   Area& area_;
   const uint64_t address_;  // of the area, in the stub
-  const uint32_t index_;
   const pid_t tid_ = listener_.tid();
   uint64_t frame_ = 0;  // stub address of the ucontext
   uint64_t fs_base_ = 0, gs_base_ = 0;

@@ -234,6 +234,14 @@ Result<ReadyStub> StubPool::Take() {
   }
 }
 
+bool StubPool::GiveBack(ReadyStub& stub) {
+  MutexLock lock(mu_);
+  if (stopping_ || ready_.size() >= kKeep) return false;
+  in_use_.erase(stub.pid);
+  ready_.push_back(std::move(stub));
+  return true;
+}
+
 void StubPool::Kill(pid_t stub) {
   {
     MutexLock lock(mu_);

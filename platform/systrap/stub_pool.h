@@ -36,6 +36,9 @@ class StubPool {
 
   // Waits for one if none is ready. kEAGAIN: the host makes no more processes; kESRCH: the zygote has died.
   Result<ReadyStub> Take();
+  // Takes back a stub that came from Take, with nothing mapped and its thread at Enter. False: there are enough, the
+  // caller still has it.
+  bool GiveBack(ReadyStub& stub);
   // Ends a stub that came from Take. Its command page and first area can serve another from here on.
   void Kill(pid_t stub);
   // The same, and returns when none of its threads runs any more.
@@ -60,7 +63,7 @@ class StubPool {
   pid_t zygote_pid() const { return zygote_pid_; }
 
  private:
-  static constexpr size_t kAhead = 4;
+  static constexpr size_t kAhead = 4, kKeep = 16;
   static constexpr uint32_t kMaxStubs = 65'535;
 
   StubPool() = default;

@@ -79,13 +79,13 @@ void TaskExit::Run(Task& t) {
   }
   if (RemoveTask(t)) {
     t.thread_group().RunExitHooks();
+    t.thread_group().aio().Clear();
     EndGroup(t);
   }
   t.SetAccount(nullptr);
   if (kernel.tasks_.fetch_sub(1, std::memory_order_acq_rel) == 1) kernel.idle_queue_.Notify(EPOLLIN);
 }
 
-    t.thread_group().aio().Clear();
 // True for the last task of its group. From now on the task has no place in the process, but for a leader's.
 bool TaskExit::RemoveTask(Task& t) {
   ThreadGroup& group = t.thread_group();
