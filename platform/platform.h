@@ -91,6 +91,8 @@ class AddressSpace : public RefCounted {
   virtual std::optional<CodePatch> PlanPatch(const CodeWindow& code, GuestAddr behind, uint32_t number) {
     return std::nullopt;
   }
+  // Patched sites that begin in [start, end) have the guest's own bytes again, or are unmapped.
+  virtual void ForgetPatches(GuestAddr start, GuestAddr end) {}
   // fork: the child's memory has the patches of `parent`.
   virtual void InheritPatches(const AddressSpace& parent) {}
   // Unmaps everything of the guest (execve keeps nothing; process exit).

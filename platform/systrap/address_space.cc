@@ -204,6 +204,8 @@ std::optional<CodePatch> SystrapAddressSpace::PlanPatch(const CodeWindow& code, 
   return call_sites_.Plan(code, behind, number, LastUse());
 }
 
+void SystrapAddressSpace::ForgetPatches(GuestAddr start, GuestAddr end) { call_sites_.Forget(start, end); }
+
 void SystrapAddressSpace::InheritPatches(const AddressSpace& parent) {
   call_sites_.CopyFrom(static_cast<const SystrapAddressSpace&>(parent).call_sites_);
 }

@@ -26,6 +26,7 @@ class SystrapAddressSpace final : public AddressSpace {
   Result<void> Flush(Context* caller) override;
   void Clear() override;
   std::optional<CodePatch> PlanPatch(const CodeWindow& code, GuestAddr behind, uint32_t number) override;
+  void ForgetPatches(GuestAddr start, GuestAddr end) override;
   void InheritPatches(const AddressSpace& parent) override;
 
   // --- for SystrapContext ---

@@ -20,6 +20,7 @@ constexpr uint64_t kPage = 4096;
 
 // Arithmetic flags, and how `lahf; seto %al` holds them.
 constexpr uint64_t kLahfFlags = 0xd5, kOverflow = 1 << 11;
+constexpr uint64_t kSingleStep = 1 << 8;
 
 uint64_t FlagsFromAx(uint64_t eflags, uint64_t rax) {
   const uint64_t al = rax & 0xff, ah = (rax >> 8) & 0xff;
@@ -49,24 +50,48 @@ void RestoreNumberAndFlags(user_regs_struct& regs) {
 }
 
 bool InTrampolineCall(uint64_t rip) { return rip >= CallAddress() && rip < CallEndAddress(); }
+// The jump behind an answer: flags and rax are the guest's.
+bool IsAnswered(uint64_t rip) {
+  const uint8_t* code = TrampolineBytes(rip);
+  return code[0] == 0xff && code[1] == 0xa1;
+}
 bool InThunks(uint64_t rip) { return rip >= SYSTRAP_THUNKS && rip < kThunksEnd; }
 
 }  // namespace
 
 void CallSites::CopyFrom(const CallSites& parent) {
   std::vector<CallSite> sites;
+  std::unordered_map<GuestAddr, size_t> paddings;
   {
     MutexLock lock(parent.mu_);
     sites = parent.sites_;
+    paddings = parent.paddings_;
   }
   MutexLock lock(mu_);
   sites_ = std::move(sites);
+  paddings_ = std::move(paddings);
+}
+
+void CallSites::Forget(GuestAddr start, GuestAddr end) {
+  MutexLock lock(mu_);
+  for (CallSite& site : sites_) {
+    if (site.gone || site.start >= end || site.behind <= start) continue;
+    site.gone = true;
+    if (!site.numbered) paddings_.erase(site.jump);
+  }
 }
 
 std::optional<CallSite> CallSites::Find(uint64_t index) const {
   MutexLock lock(mu_);
   if (index >= sites_.size()) return std::nullopt;
   return sites_[index];
+}
+
+std::optional<CallSite> CallSites::FindPadded(GuestAddr jump) const {
+  MutexLock lock(mu_);
+  auto it = paddings_.find(jump);
+  if (it == paddings_.end()) return std::nullopt;
+  return sites_[it->second];
 }
 
 std::optional<CodePatch> CallSites::Plan(const CodeWindow& code, GuestAddr behind, uint32_t number, bool alone) {
@@ -86,7 +111,7 @@ std::optional<CodePatch> CallSites::Plan(const CodeWindow& code, GuestAddr behin
     if (!alone || code.bytes[at - kNumbered] != 0xb8 || immediate != number) return std::nullopt;
     site = {behind - kNumbered, behind, true, behind - kNumbered};
   }
-  // What the guest takes away or writes anew, page by page, takes the whole patch or nothing.
+  // What the guest takes away page by page takes the whole patch or nothing of it.
   if (site.start / kPage != (std::max(behind, site.jump + kFarJump) - 1) / kPage) return std::nullopt;
 
   uint64_t index;
@@ -95,10 +120,13 @@ std::optional<CodePatch> CallSites::Plan(const CodeWindow& code, GuestAddr behin
     for (const CallSite& other : sites_) {
       // Its padding may be another's already; and a site that is back is one that somebody else rewrites.
       if (other.behind == behind) return std::nullopt;
+      // Found by another thread at the same time.
+      if (!other.gone && other.jump < site.jump + kFarJump && site.jump < other.jump + kFarJump) return std::nullopt;
     }
     index = sites_.size();
     if (index == SYSTRAP_MAX_SITES) return std::nullopt;
     sites_.push_back(site);
+    if (!site.numbered) paddings_[site.jump] = index;
   }
   const uint64_t thunk = SYSTRAP_THUNKS + index * THUNK_SIZE + (site.numbered ? THUNK_NUMBERED : 0);
   CodePatch patch;
@@ -140,7 +168,7 @@ bool CallSites::Rewind(user_regs_struct& regs, Area& area) const {
         regs.rip = site->behind;
         break;
       case THUNK_CALL:
-        // The number is in place, and need not be the one that a numbered site loads: at its `syscall`.
+        // The number is in place, and need not be the one that a numbered site loads: back to its `syscall`.
         regs.rip = site->behind - kSyscallLength;
         break;
       default:
@@ -148,12 +176,15 @@ bool CallSites::Rewind(user_regs_struct& regs, Area& area) const {
     }
     return true;
   }
+  if (std::optional<CallSite> site = FindPadded(regs.rip)) {
+    regs.rip = site->start;
+    return true;
+  }
   if (!InTrampolineCall(regs.rip)) return false;
   if (regs.rip >= MailboxPostingAddress() && regs.rip < MailboxAnsweredAddress()) return RewindMailbox(regs, area);
   std::optional<CallSite> site = Find(regs.rcx / 8);
   if (!site) return false;
-  const uint8_t* code = TrampolineBytes(regs.rip);
-  if (code[0] == 0xff && code[1] == 0xa1) {  // the jump behind an answer
+  if (IsAnswered(regs.rip)) {
     regs.rip = site->behind;
     return true;
   }
@@ -169,7 +200,8 @@ bool CallSites::Rewind(user_regs_struct& regs, Area& area) const {
 }
 
 bool CallSites::Redirect(user_regs_struct& regs, int signo) const {
-  if (InTrampolineCall(regs.rip) && regs.rip < MailboxPostingAddress() && signo == SIGSEGV) {
+  if (InTrampolineCall(regs.rip) && regs.rip < MailboxPostingAddress() && (signo == SIGSEGV || signo == SIGBUS) &&
+      !IsAnswered(regs.rip)) {
     const uint64_t index = regs.rcx / 8;
     if (!Find(index)) return false;
     RestoreNumberAndFlags(regs);
@@ -177,10 +209,12 @@ bool CallSites::Redirect(user_regs_struct& regs, int signo) const {
     return true;
   }
   if (signo != SIGTRAP) return false;
+  if ((regs.eflags & kSingleStep) != 0 && (InThunks(regs.rip) || InTrampolineCall(regs.rip) || FindPadded(regs.rip)))
+    return true;
   // Behind the breakpoint byte, where the second byte of `syscall` was.
   MutexLock lock(mu_);
   for (size_t index = 0; index < sites_.size(); ++index) {
-    if (!sites_[index].numbered || regs.rip != sites_[index].behind - 1) continue;
+    if (!sites_[index].numbered || sites_[index].gone || regs.rip != sites_[index].behind - 1) continue;
     regs.rip = SYSTRAP_THUNKS + index * THUNK_SIZE + THUNK_CALL;
     return true;
   }

@@ -12,6 +12,7 @@
 
 #include <optional>
 #include <span>
+#include <unordered_map>
 #include <vector>
 
 #include "platform/base/mutex.h"
@@ -24,7 +25,8 @@ struct CallSite {
   GuestAddr start;   // first overwritten byte
   GuestAddr behind;  // the address behind its `syscall`
   bool numbered;
-  GuestAddr jump;  // the 7 bytes that go on to the thunk
+  GuestAddr jump;     // the 7 bytes that go on to the thunk
+  bool gone = false;  // the guest has written or mapped something else there
 };
 
 class CallSites {
@@ -37,6 +39,9 @@ class CallSites {
   // of the space can be executing the bytes that change.
   std::optional<CodePatch> Plan(const CodeWindow& code, GuestAddr behind, uint32_t number, bool alone);
 
+  // The guest's bytes are in [start, end) again, or none.
+  void Forget(GuestAddr start, GuestAddr end);
+
   // Any address of ours that a call came from -> the address behind the guest's own `syscall`.
   GuestAddr Behind(GuestAddr ip) const;
   // Moves `regs` out of thunks and trampoline. A call that waits in the thread's mailbox is withdrawn, or ends if it
@@ -44,15 +49,17 @@ class CallSites {
   // there.
   bool Rewind(user_regs_struct& regs, Area& area) const;
   // After a fault: true when it was one of the thunk's own making (a gs base of the guest's) or a jump into a numbered
-  // site; `regs` then go on with the real call.
+  // site, where `regs` then go on with the real call; or a single step within what is one instruction to the guest.
   bool Redirect(user_regs_struct& regs, int signo) const;
 
  private:
   std::optional<CallSite> Find(uint64_t index) const;
+  std::optional<CallSite> FindPadded(GuestAddr jump) const;
   bool RewindMailbox(user_regs_struct& regs, Area& area) const;
 
   mutable Mutex mu_{LockRank::kLeaf};
   std::vector<CallSite> sites_ ABSL_GUARDED_BY(mu_);
+  std::unordered_map<GuestAddr, size_t> paddings_ ABSL_GUARDED_BY(mu_);  // CallSite::jump of near sites -> place
 };
 
 }  // namespace moat::systrap_platform

@@ -225,6 +225,7 @@ Event SystrapContext::Switch(AddressSpace& address_space, Registers& regs) {
     in_guest_.store(true, std::memory_order_seq_cst);
     if (interrupt_.load(std::memory_order_relaxed) && interrupt_.exchange(false)) {
       in_guest_.store(false, std::memory_order_seq_cst);
+      if (regs.complete) as.call_sites().Rewind(regs.gp, thread_->area());  // what Redirect has moved into a thunk
       return InterruptEvent{};
     }
     const bool settled = thread_->rseq() == rseq_;

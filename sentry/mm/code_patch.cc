@@ -86,6 +86,7 @@ void MemoryManager::UnpatchCalls(GuestAddr start, GuestAddr end) {
     std::erase_if(patched_calls_, inside);
   }
   for (const PatchedCall& p : there) (void)StoreCode(p.start, p.original);
+  if (!there.empty()) space_->ForgetPatches(start, end);
 }
 
 }  // namespace moat

@@ -38,24 +38,29 @@ inline Bytes Call(uint32_t number) { return MovEax(number) + kSyscall; }
 using CallFn = long(long, long, long);
 inline constexpr size_t kCodeOffset = 64;  // of the code in its mapping
 
-// Code in a mapping of its own, which is not writable by the time it runs.
+// Code in a mapping of its own, which is not writable by the time it runs. Each lies at another place in its page, for
+// mappings come back at old addresses, and what a sandbox knows about those must not be what is tested.
 class Code {
  public:
-  explicit Code(const Bytes& bytes) : size_(bytes.size()), memory_(2 * kPage) { Rewrite(bytes); }
+  explicit Code(const Bytes& bytes) : size_(bytes.size()), memory_(2 * kPage) {
+    static size_t made = 0;
+    offset_ = kCodeOffset + 16 * (++made % 96);
+    Rewrite(bytes);
+  }
   // Makes it writable for as long as it takes.
   void Rewrite(const Bytes& bytes) {
     EXPECT_OK(mprotect(memory_.data(), memory_.size(), PROT_READ | PROT_WRITE));
-    memcpy(memory_.data() + kCodeOffset, bytes.data(), bytes.size());
+    memcpy(at(), bytes.data(), bytes.size());
     EXPECT_OK(mprotect(memory_.data(), memory_.size(), PROT_READ | PROT_EXEC));
   }
   char* page() const { return memory_.data(); }
-  char* at(size_t offset = 0) const { return memory_.data() + kCodeOffset + offset; }
+  char* at(size_t offset = 0) const { return memory_.data() + offset_ + offset; }
   size_t size() const { return size_; }
   long operator()(long a = 0, long b = 0, long c = 0) const { return reinterpret_cast<CallFn*>(at())(a, b, c); }
   bool Contains(uintptr_t ip) const { return ip - reinterpret_cast<uintptr_t>(page()) < memory_.size(); }
 
  private:
-  size_t size_;
+  size_t size_, offset_;
   Mapping memory_;
 };
 
