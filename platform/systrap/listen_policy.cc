@@ -26,7 +26,7 @@ void ListenPolicy::Begin() {
 bool ListenPolicy::GiveUp(Nanos since, Nanos now) {
   const bool preempted = last_look_ > since && now - last_look_ > kPreempted;
   last_look_ = now;
-  return preempted || now - since > kPatience || !activity_.HasRoom();
+  return preempted || now - since > (calls_ == 0 ? kFirstPatience : kPatience) || !activity_.HasRoom();
 }
 
 void ListenPolicy::End() {

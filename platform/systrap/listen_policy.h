@@ -42,9 +42,11 @@ class ListenPolicy {
   void End();
 
  private:
-  static constexpr Nanos kFastGap = 12'000;                    // of a notified call: most of it is the switch itself
-  static constexpr int kStreak = 24;                           // fast calls in a row before a session
-  static constexpr Nanos kPatience = 15'000;                   // a look without a call
+  static constexpr Nanos kFastGap = 12'000;   // of a notified call: most of it is the switch itself
+  static constexpr int kStreak = 24;          // fast calls in a row before a session
+  static constexpr Nanos kPatience = 15'000;  // a look without a call
+  // The thread's CPU may have gone to sleep when the carrier left it: tens of microseconds to wake.
+  static constexpr Nanos kFirstPatience = 200'000;
   static constexpr Nanos kPreempted = 150'000;                 // between two looks: the CPU was not ours alone
   static constexpr int kWorth = 100;                           // calls that make a session pay
   static constexpr int kFirstPause = 64, kMaxPause = 1 << 14;  // fast calls
