@@ -89,7 +89,7 @@ Result<HostStdio> WrapHostStdio(std::vector<ScopedFd> fds, RefPtr<GoferClient> g
         break;
       }
       case HostStdioInode::Kind::kTerminal:
-        tty->SetInode(inode.get());
+        tty->AddInode(inode.get());
         file = MakeRef<HostTtyFile>(inode, tty, path, flags);
         break;
       case HostStdioInode::Kind::kSocket:

@@ -73,6 +73,18 @@ void HostStdioRegularFile::LearnOffset() { set_offset(inode_->SeekShared(0, SEEK
 
 Result<void> HostStdioRegularFile::Sync(bool data_only) { return inode_->SyncShared(data_only); }
 
+Result<size_t> HostStdioReopenedFile::PRead(const VfsContext&, IoDest& dst, int64_t offset) {
+  return HostRead(inode_->fd(), dst, offset, 0);
+}
+
+Result<size_t> HostStdioReopenedFile::PWrite(const VfsContext&, IoSource& src, int64_t offset) {
+  return HostWrite(inode_->fd(), src, offset, (flags() & O_APPEND) != 0 ? RWF_APPEND : 0);
+}
+
+Result<int64_t> HostStdioReopenedFile::Seek(const VfsContext&, int64_t offset, int whence) {
+  return SeekWithin(offset, whence, TRY(inode_->GetAttr()).size);
+}
+
 Result<size_t> HostStream::Read(const VfsContext&, IoDest& dst) {
   if (dst.remaining() == 0) return size_t{0};
   if (inode_->kind() == HostStdioInode::Kind::kSocket) {

@@ -30,6 +30,21 @@ class HostStdioRegularFile final : public File {
   const RefPtr<HostStdioInode> inode_;
 };
 
+// The same file, opened again in the sandbox (/dev/stdout, /proc/self/fd/1): a description with an offset of its own.
+class HostStdioReopenedFile final : public File {
+ public:
+  HostStdioReopenedFile(RefPtr<HostStdioInode> inode, const VfsPath& path, OpenFlags flags)
+      : File(path, flags), inode_(std::move(inode)) {}
+  Result<size_t> PRead(const VfsContext& ctx, IoDest& dst, int64_t offset) override;
+  Result<size_t> PWrite(const VfsContext& ctx, IoSource& src, int64_t offset) override;
+  Result<int64_t> Seek(const VfsContext& ctx, int64_t offset, int whence) override;
+  Result<void> Sync(bool data_only) override { return inode_->SyncShared(data_only); }
+  Result<Kstat> GetAttr() override { return inode_->GetAttr(); }
+
+ private:
+  const RefPtr<HostStdioInode> inode_;
+};
+
 // Anything that may have to wait. Polls through the host.
 class HostStream : public File {
  public:

@@ -99,7 +99,7 @@ Result<RefPtr<File>> HostStdioInode::Open(const VfsContext& ctx, const VfsPath& 
   RefPtr<HostStdioInode> self(this);
   switch (kind_) {
     case Kind::kRegular:
-      return RefPtr<File>(MakeRef<HostStdioRegularFile>(self, path, flags));
+      return RefPtr<File>(MakeRef<HostStdioReopenedFile>(self, path, flags));
     case Kind::kSocket:
       return kENXIO;
     case Kind::kTerminal:

@@ -1,6 +1,7 @@
 #include "fs/hostfs/host_tty.h"
 
 #include <asm/termbits.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
@@ -16,34 +17,45 @@ static_assert(sizeof(struct termios) == 36 && sizeof(struct termios2) == 44 && s
 
 }  // namespace
 
-void HostTty::SetInode(HostStdioInode* inode) {
+void HostTty::AddInode(HostStdioInode* inode) {
   MutexLock lock(mu_);
-  if (inode_ == nullptr) inode_ = inode;
+  inodes_.push_back(inode);
 }
 
 void HostTty::InodeGone(HostStdioInode* inode) {
   MutexLock lock(mu_);
-  if (inode_ == inode) inode_ = nullptr;
+  std::erase(inodes_, inode);
+}
+
+RefPtr<HostStdioInode> HostTty::AnyInode() {
+  RefPtr<HostStdioInode> found;
+  std::vector<RefPtr<HostStdioInode>> others;  // released after the lock
+  MutexLock lock(mu_);
+  for (HostStdioInode* inode : inodes_) {
+    if ((found && found->access_mode() == O_RDWR) || !inode->TryAddRef()) continue;
+    if (found) others.push_back(std::move(found));
+    found = AdoptRef(inode);
+  }
+  return found;
 }
 
 Result<RefPtr<File>> HostTty::OpenAgain(const VfsContext&, const VfsPath& path, OpenFlags flags) {
-  RefPtr<HostStdioInode> inode;
-  {
-    MutexLock lock(mu_);
-    if (inode_ != nullptr && inode_->TryAddRef()) inode = AdoptRef(inode_);
-  }
+  RefPtr<HostStdioInode> inode = AnyInode();
   if (!inode || hung_up()) return kEIO;
   return RefPtr<File>(MakeRef<HostTtyFile>(inode, RefPtr<HostTty>(this), path, flags));
 }
 
 void HostTty::Hangup() {
   hung_up_.store(true, std::memory_order_release);
-  RefPtr<HostStdioInode> inode;
+  std::vector<RefPtr<HostStdioInode>> inodes;
   {
     MutexLock lock(mu_);
-    if (inode_ != nullptr && inode_->TryAddRef()) inode = AdoptRef(inode_);
+    for (HostStdioInode* inode : inodes_) {
+      if (inode->TryAddRef()) inodes.push_back(AdoptRef(inode));
+    }
   }
-  if (inode) inode->wait_queue().Notify(EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP);
+  for (const RefPtr<HostStdioInode>& inode : inodes)
+    inode->wait_queue().Notify(EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP);
 }
 
 HostTtyFile::HostTtyFile(RefPtr<HostStdioInode> inode, RefPtr<HostTty> tty, const VfsPath& path, OpenFlags flags)

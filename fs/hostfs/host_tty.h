@@ -4,6 +4,7 @@
 #define MOAT_FS_HOSTFS_HOST_TTY_H_
 
 #include <atomic>
+#include <vector>
 
 #include "fs/hostfs/host_stdio_file.h"
 #include "fs/vfs/tty_job_control.h"
@@ -19,16 +20,17 @@ class HostTty final : public Tty {
   void Hangup() override;
   bool hung_up() const { return hung_up_.load(std::memory_order_acquire); }
 
-  // The descriptor that /dev/tty opens: the first of the terminal's that was wrapped. Held weakly: the inode refers
-  // to the terminal.
-  void SetInode(HostStdioInode* inode);
+  // The descriptors that /dev/tty opens: one of the terminal's that is still there. Held weakly: the inodes refer to
+  // the terminal.
+  void AddInode(HostStdioInode* inode);
   void InodeGone(HostStdioInode* inode);
 
  private:
+  RefPtr<HostStdioInode> AnyInode();
   const DeviceId device_;
   std::atomic<bool> hung_up_{false};
   Mutex mu_{LockRank::kGofer};
-  HostStdioInode* inode_ ABSL_GUARDED_BY(mu_) = nullptr;
+  std::vector<HostStdioInode*> inodes_ ABSL_GUARDED_BY(mu_);
 };
 
 class HostTtyFile final : public HostStream {

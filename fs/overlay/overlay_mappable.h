@@ -22,6 +22,7 @@ class OverlayMappable final : public Mappable {
                           bool shared_writable) override;
   void RemoveMapping(MappingSpace& space, GuestAddr start, GuestAddr end, uint64_t offset,
                      bool shared_writable) override;
+  bool notes_stores() const override { return true; }  // the upper's does; a lower is not stored to
   Identity identity() const override;
   Result<void> Sync(uint64_t offset, uint64_t length) override;
 

@@ -120,7 +120,9 @@ Result<RefPtr<Inode>> TmpfsDirectory::Add(std::string_view name, RefPtr<TmpfsIno
 
 Result<RefPtr<Inode>> TmpfsDirectory::Create(const VfsContext& ctx, std::string_view name, uint32_t mode) {
   New n = TRY(Attributes(ctx, S_IFREG | (mode & 07777), 1));
-  return Add(name, MakeRef<TmpfsRegular>(tmpfs(), n, uint32_t{F_SEAL_SEAL}, false));
+  RefPtr<TmpfsRegular> made = MakeRef<TmpfsRegular>(tmpfs(), n, uint32_t{F_SEAL_SEAL}, false);
+  made->data().NoteStores();
+  return Add(name, std::move(made));
 }
 
 Result<RefPtr<Inode>> TmpfsDirectory::Mkdir(const VfsContext& ctx, std::string_view name, uint32_t mode) {
@@ -140,7 +142,9 @@ Result<RefPtr<Inode>> TmpfsDirectory::Symlink(const VfsContext& ctx, std::string
 
 Result<RefPtr<Inode>> TmpfsDirectory::CreateTemporary(const VfsContext& ctx, uint32_t mode) {
   New n = TRY(Attributes(ctx, S_IFREG | (mode & 07777), 0));
-  return RefPtr<Inode>(MakeRef<TmpfsRegular>(tmpfs(), n, uint32_t{F_SEAL_SEAL}, true));
+  RefPtr<TmpfsRegular> made = MakeRef<TmpfsRegular>(tmpfs(), n, uint32_t{F_SEAL_SEAL}, true);
+  made->data().NoteStores();
+  return RefPtr<Inode>(std::move(made));
 }
 
 Result<void> TmpfsDirectory::Link(const VfsContext&, std::string_view name, Inode& target) {

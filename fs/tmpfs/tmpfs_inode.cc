@@ -38,6 +38,7 @@ TmpfsInode::TmpfsInode(TmpfsFs& fs, const New& n)
 TmpfsInode::~TmpfsInode() { quota_->UnchargeInode(); }
 
 Result<Kstat> TmpfsInode::GetAttr() {
+  NoticeStores();
   Kstat st;
   st.ino = ino();
   st.mode = mode_.load(std::memory_order_relaxed);
@@ -63,6 +64,7 @@ Result<Inode::Access> TmpfsInode::GetAccess() {
 
 Result<void> TmpfsInode::SetAttr(const VfsContext&, const AttrChange& c) {
   if (c.mode && ExecSealed() && ((*c.mode ^ mode_.load()) & 0111) != 0) return kEPERM;
+  NoticeStores();
   if (c.size) {
     TRY(Resize(*c.size));
     TouchData();
@@ -132,6 +134,7 @@ void TmpfsInode::TouchAccess(const VfsPath& path, int file_flags) {
   uint64_t flags = path.mount ? path.mount->flags() : uint64_t{MS_RELATIME};
   if ((flags & MS_NOATIME) != 0 || (is_dir() && (flags & MS_NODIRATIME) != 0)) return;
   if (path.mount && path.mount->read_only()) return;
+  NoticeStores();
   Nanos now = TmpfsNow();
   Nanos at = atime_.load(std::memory_order_relaxed);
   if ((flags & MS_RELATIME) != 0 && at > mtime_.load(std::memory_order_relaxed) &&

@@ -49,15 +49,13 @@ class TmpfsInode : public Inode {
     nlink_.fetch_add(static_cast<uint32_t>(n), std::memory_order_relaxed);
     ctime_.store(TmpfsNow(), std::memory_order_relaxed);
   }
-  void TouchData() {  // the content changed
-    Nanos now = TmpfsNow();
-    mtime_.store(now, std::memory_order_relaxed);
-    ctime_.store(now, std::memory_order_relaxed);
-  }
+  void TouchData() { TouchDataAt(TmpfsNow()); }  // the content changed
   // A read through `path`: relatime and noatime are the mount's, O_NOATIME the file's.
   void TouchAccess(const VfsPath& path, int file_flags);
 
  protected:
+  // When bytes changed behind this object's back, once; 0: they did not.
+  virtual Nanos TakeStoreTime() { return 0; }
   virtual uint64_t size() const { return 0; }
   virtual uint64_t blocks() const { return 0; }
   virtual DeviceId rdev() const { return {}; }
@@ -68,6 +66,15 @@ class TmpfsInode : public Inode {
   Mutex mu_{LockRank::kInode};
 
  private:
+  void TouchDataAt(Nanos now) {
+    mtime_.store(now, std::memory_order_relaxed);
+    ctime_.store(now, std::memory_order_relaxed);
+  }
+  // Stores through mappings, before anybody looks at the times or sets them.
+  void NoticeStores() {
+    if (Nanos at = TakeStoreTime()) TouchDataAt(at);
+  }
+
   const RefPtr<FileQuota> quota_;
   std::atomic<uint32_t> mode_;
   std::atomic<Kuid> uid_;
@@ -98,6 +105,7 @@ class TmpfsRegular final : public TmpfsInode {
   uint64_t size() const override { return data_->size(); }
   uint64_t blocks() const override { return data_->pages() * (kPageSize / 512); }
   Result<void> Resize(uint64_t size) override { return data_->Resize(size); }
+  Nanos TakeStoreTime() override { return data_->TakeStoreTime(); }
   bool ExecSealed() const override;
 
  private:

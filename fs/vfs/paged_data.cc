@@ -390,6 +390,7 @@ Result<HostPages> PagedData::Translate(uint64_t offset, uint64_t length, bool wr
   out.range.start = it->second.start + skip * kPageSize;
   out.range.end = out.range.start + pages * kPageSize;
   out.in_memory_file = true;
+  if (write && notes_stores_) stored_.store(ReadHostClock(CLOCK_REALTIME_COARSE));
   out.writable = (seals() & F_SEAL_WRITE) == 0;
   return out;
 }

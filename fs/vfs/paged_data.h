@@ -13,6 +13,7 @@
 #include "absl/container/btree_map.h"
 #include "platform/base/mutex.h"
 #include "platform/base/ref_ptr.h"
+#include "platform/fiber/clock.h"
 #include "platform/memory/mappable.h"
 #include "platform/memory/memory_file.h"
 #include "platform/usermem/io.h"
@@ -83,6 +84,12 @@ class PagedData final : public Mappable {
   Result<void> AddSeals(uint32_t seals);
   uint32_t seals() const { return seals_.load(std::memory_order_acquire); }
 
+  // Files with names: stores through mappings change their times. Before the first mapping.
+  void NoteStores() { notes_stores_ = true; }
+  bool notes_stores() const override { return notes_stores_; }
+  // When a store came since the last call, CLOCK_REALTIME; 0: none did.
+  Nanos TakeStoreTime() { return stored_.load(std::memory_order_relaxed) == 0 ? 0 : stored_.exchange(0); }
+
   Result<HostPages> Translate(uint64_t offset, uint64_t length, bool write) override;
   Result<void> AddMapping(MappingSpace& space, GuestAddr start, GuestAddr end, uint64_t offset,
                           bool shared_writable) override;
@@ -128,6 +135,8 @@ class PagedData final : public Mappable {
   std::atomic<uint64_t> size_{0};
   std::atomic<uint64_t> pages_{0};
   std::atomic<uint32_t> seals_;
+  bool notes_stores_ = false;
+  std::atomic<Nanos> stored_{0};
 
   Mutex mu_{LockRank::kMappable};
   Extents extents_ ABSL_GUARDED_BY(mu_);

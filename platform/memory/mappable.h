@@ -49,6 +49,10 @@ class Mappable : public RefCounted {
   virtual void RemoveMapping(MappingSpace& space, GuestAddr start, GuestAddr end, uint64_t offset,
                              bool shared_writable) = 0;
 
+  // True when the time of stores through shared mappings is of interest: mm then translates with `write` when a store
+  // comes, and not before; and again for the first one after each msync(2).
+  virtual bool notes_stores() const { return false; }
+
   // For /proc/<pid>/maps.
   struct Identity {
     uint32_t dev_major = 0, dev_minor = 0;

@@ -23,7 +23,9 @@ struct MountStep {
   bool host_is_directory = true;
   bool shared_with_host = false;  // the host changes it too: nothing is cached
   bool overlay = false;           // a private, writable tmpfs layer above the (read-only) host directory
-  std::string field;              // "mounts[3]", for messages
+  // No new mount: `flags` (and without `bind_remount`, `data`) for the one that is on `destination` already.
+  bool remount = false, bind_remount = false;
+  std::string field;  // "mounts[3]", for messages
 };
 
 enum class NetworkKind { kNone, kSandbox, kHost };

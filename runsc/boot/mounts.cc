@@ -13,8 +13,8 @@
 namespace moat {
 namespace {
 
-constexpr uint64_t kPerMountFlags =
-    MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME | MS_RELATIME | MS_STRICTATIME;
+constexpr uint64_t kPerMountFlags = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME |
+                                    MS_RELATIME | MS_STRICTATIME | 256 /* MS_NOSYMFOLLOW */;
 
 absl::Status StepFailed(const MountStep& step, Errno e) {
   return Failed("{}: mount {} on {}: {}", step.field, step.type, step.destination, ErrnoText(e));
@@ -43,6 +43,10 @@ class MountBuilder {
     // Last: mount points below the root had to be made first.
     if ((root.flags & kPerMountFlags) != 0) {
       Result<void> done = ns_->Remount(ns_->root(), root.flags & kPerMountFlags, /*bind_only=*/true, "");
+      if (!done.ok()) return StepFailed(root, done.error());
+    }
+    if (root.propagation != 0) {
+      Result<void> done = Propagate(ns_->root(), root.propagation);
       if (!done.ok()) return StepFailed(root, done.error());
     }
     return ns_;
@@ -91,13 +95,25 @@ class MountBuilder {
     return RefPtr<FileSystem>(ProcFs::Create(kernel_, pid_ns_, options));
   }
 
-  // Makes what is missing of `path`, a directory or (for a mount of one file) an empty file at its end.
-  Result<VfsPath> MountPoint(const VfsContext& ctx, const std::string& path, bool directory) {
+  // Where a link that leads nowhere yet points to; empty when `path` is no link.
+  static std::string LinkTarget(const VfsContext& ctx, const std::string& path) {
+    Result<VfsPath> link = vfs::Resolve(ctx, ctx.root, path, {.follow_last = false});
+    if (!link.ok() || link->dentry->inode()->type() != S_IFLNK) return {};
+    std::string target = link->dentry->inode()->Readlink(ctx).value_or("");
+    return target.empty() || target[0] == '/' ? target : path.substr(0, path.rfind('/') + 1) + target;
+  }
+
+  // Makes what is missing of `path`, a directory or (for a mount of one file) an empty file at its end. A link on the
+  // way that leads nowhere gets its target made (/var/run -> /run in an image without /run).
+  Result<VfsPath> MountPoint(const VfsContext& ctx, const std::string& path, bool directory, int links = 40) {
     Result<VfsPath> there = vfs::Resolve(ctx, ctx.root, path);
     if (there.ok() || there.error() != kENOENT) return there;
+    if (links == 0) return kELOOP;
     for (size_t slash = path.find('/', 1);; slash = path.find('/', slash + 1)) {
       std::string part = path.substr(0, slash);
-      if (slash == path.npos && !directory) {
+      if (std::string target = LinkTarget(ctx, part); !target.empty()) {
+        TRY(MountPoint(ctx, target, directory || slash != path.npos, links - 1));
+      } else if (slash == path.npos && !directory) {
         TRY(vfs::Open(ctx, ctx.root, part, {.flags = O_CREAT | O_RDONLY, .mode = 0644}));
       } else if (!part.empty()) {
         Result<void> made = vfs::Mkdir(ctx, ctx.root, part, 0755);
@@ -108,7 +124,20 @@ class MountBuilder {
     return vfs::Resolve(ctx, ctx.root, path);
   }
 
+  Result<void> Propagate(const VfsPath& top, uint64_t how) {
+    return ns_->ChangePropagation(top, how & ~uint64_t{MS_REC}, (how & MS_REC) != 0);
+  }
+
+  absl::Status Change(const VfsContext& ctx, const MountStep& step) {
+    Result<VfsPath> top = vfs::Resolve(ctx, ctx.root, step.destination);
+    Result<void> done = top.ok() ? ns_->Remount(*top, step.flags & kPerMountFlags, step.bind_remount, step.data)
+                                 : Result<void>(top.error());
+    if (!done.ok()) return Failed("{}: remount {}: {}", step.field, step.destination, ErrnoText(done.error()));
+    return absl::OkStatus();
+  }
+
   absl::Status Apply(const VfsContext& ctx, const MountStep& step) {
+    if (step.remount) return Change(ctx, step);
     Result<RefPtr<FileSystem>> fs = MakeFileSystem(step, &ctx);
     if (!fs.ok()) {
       // A kernel without POSIX message queues runs most programs; it is said, not hidden.
@@ -125,8 +154,7 @@ class MountBuilder {
     if (step.propagation != 0) {
       VfsPath top = *target;
       ns_->Descend(top);
-      Result<void> done =
-          ns_->ChangePropagation(top, step.propagation & ~uint64_t{MS_REC}, (step.propagation & MS_REC) != 0);
+      Result<void> done = Propagate(top, step.propagation);
       if (!done.ok()) return StepFailed(step, done.error());
     }
     return absl::OkStatus();
@@ -141,13 +169,24 @@ class MountBuilder {
     for (size_t i = 0; i < config_.devices.size(); ++i) {
       const oci::Device& d = config_.devices[i];
       uint32_t type = d.type == "b" ? S_IFBLK : d.type == "p" ? S_IFIFO : S_IFCHR;
-      Result<void> made = vfs::Mknod(ctx, ctx.root, d.path, type | (d.file_mode.value_or(0666) & 07777),
-                                     DeviceId{static_cast<uint32_t>(d.major), static_cast<uint32_t>(d.minor)});
+      const DeviceId id{static_cast<uint32_t>(d.major), static_cast<uint32_t>(d.minor)};
+      const size_t slash = d.path.rfind('/');
+      if (slash > 0) [[maybe_unused]]
+        auto parent = MountPoint(ctx, d.path.substr(0, slash), /*directory=*/true);
+      Result<void> made = vfs::Mknod(ctx, ctx.root, d.path, type | (d.file_mode.value_or(0666) & 07777), id);
       if (!made.ok() && made.error() != kEEXIST)
         return Failed("linux.devices[{}]: make {}: {}", i, d.path, ErrnoText(made.error()));
       Result<VfsPath> node = vfs::Resolve(ctx, ctx.root, d.path, {.follow_last = false});
-      if (node.ok() && (d.uid || d.gid)) [[maybe_unused]]
-        auto owned = vfs::SetAttr(ctx, *node, {.uid = d.uid, .gid = d.gid});
+      Result<Kstat> there = node.ok() ? node->dentry->inode()->GetAttr() : Result<Kstat>(node.error());
+      if (!there.ok()) return Failed("linux.devices[{}]: {}: {}", i, d.path, ErrnoText(there.error()));
+      if ((there->mode & S_IFMT) != type || (type != S_IFIFO && !(there->rdev == id)))
+        return Failed("linux.devices[{}]: {}: is there already and another file", i, d.path);
+      if (made.ok() && (d.uid || d.gid)) {
+        AttrChange change;
+        change.uid = d.uid;
+        change.gid = d.gid;
+        [[maybe_unused]] auto owned = vfs::SetAttr(ctx, *node, change);
+      }
     }
     return absl::OkStatus();
   }

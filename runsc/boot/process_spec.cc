@@ -14,10 +14,9 @@ RefPtr<const Credentials> MakeCredentials(Kernel& kernel, const oci::Process& pr
   oci::Capabilities caps = process.capabilities.value_or(oci::Capabilities{});
   cred->bounding = caps.bounding;
   cred->permitted = caps.permitted;
-  cred->effective = caps.effective & caps.permitted;
+  cred->effective = caps.effective;
   cred->inheritable = caps.inheritable;
-  // capabilities(7): ambient ones are both permitted and inheritable.
-  cred->ambient = caps.ambient & caps.permitted & caps.inheritable;
+  cred->ambient = caps.ambient;
   cred->no_new_privs = process.no_new_privileges;
   return cred;
 }
@@ -34,6 +33,17 @@ ProcessSpec MakeProcessSpec(Kernel& kernel, const oci::Process& process, const s
   spec.credentials = MakeCredentials(kernel, process);
   for (const oci::Rlimit& r : process.rlimits) spec.rlimits.Set(r.resource, Rlimit{r.soft, r.hard});
   spec.oom_score_adj = process.oom_score_adj.value_or(0);
+  if (process.scheduler) {
+    const oci::Scheduler& s = *process.scheduler;
+    spec.sched.policy = s.policy;
+    spec.sched.priority = s.priority;
+    spec.sched.nice = s.nice;
+    spec.sched.reset_on_fork = s.reset_on_fork;
+    spec.sched.runtime = s.runtime;
+    spec.sched.deadline = s.deadline;
+    spec.sched.period = s.period;
+  }
+  spec.sched.ioprio = process.io_priority.value_or(0);
   spec.files = FdTable::Create();
   for (size_t i = 0; i < stdio.size(); ++i) {
     if (stdio[i]) [[maybe_unused]]

@@ -23,9 +23,8 @@ void AddCreateOptions(OptionParser& parser, CreateOptions& options, std::optiona
 
 // Runs `make` with the container's folder locked; a failure removes the folder again.
 template <typename Make>
-auto WithNewContainer(const GlobalOptions& global, const CreateOptions& options,
-                      const std::optional<int64_t>& preserve_fds, Make make)
-    -> decltype(make(std::declval<StateDir&>(), Bundle(), BootConfig())) {
+auto WithNewContainer(const GlobalOptions& global, CreateOptions& options, const std::optional<int64_t>& preserve_fds,
+                      Make make) -> decltype(make(std::declval<StateDir&>(), Bundle(), BootConfig())) {
   if (preserve_fds.value_or(0) != 0)
     return Invalid("--preserve-fds={}: not implemented by this version", *preserve_fds);
   RETURN_IF_ERROR(CheckContainerId(options.id));
@@ -35,7 +34,8 @@ auto WithNewContainer(const GlobalOptions& global, const CreateOptions& options,
   if (terminal && !options.detach && options.console_socket.empty()) settings.emplace();
   ScopedFd log;
   ASSIGN_OR_RETURN(BootConfig boot, MakeBootConfig(global, options.id, log));
-  ReportWarnings(global, bundle.warnings, boot.log_fd);
+  options.warn = [&global, fd = boot.log_fd](const std::vector<std::string>& w) { ReportWarnings(global, w, fd); };
+  options.warn(bundle.warnings);
   ASSIGN_OR_RETURN(StateDir state, StateDir::Create(global.root, options.id));
   auto result = make(state, std::move(bundle), std::move(boot));
   if (!result.ok()) {

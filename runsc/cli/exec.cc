@@ -79,7 +79,10 @@ absl::StatusOr<oci::Process> MakeProcess(const StateDir& state, const ExecOption
   }
   for (const std::string& name : options.caps) {
     int cap = oci::CapabilityNumber(name);
-    if (cap < 0) return Invalid("--cap={}: unknown capability", name);
+    if (cap < 0) {
+      warnings.push_back(fmt::format("--cap={}: unknown capability, not granted", name));
+      continue;
+    }
     if (!process.capabilities) process.capabilities.emplace();
     for (CapabilitySet* set : {&process.capabilities->bounding, &process.capabilities->permitted,
                                &process.capabilities->effective, &process.capabilities->inheritable})

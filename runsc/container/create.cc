@@ -8,99 +8,16 @@
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "runsc/container/console.h"
 #include "runsc/container/container_mounts.h"
+#include "runsc/container/container_plan.h"
 #include "runsc/container/hooks.h"
-#include "runsc/container/mount_plan.h"
 #include "runsc/error/error.h"
 #include "runsc/oci/parse.h"
 
 namespace moat {
 namespace {
-
-std::string Rfc3339Now() {
-  timespec now;
-  clock_gettime(CLOCK_REALTIME, &now);
-  tm utc;
-  gmtime_r(&now.tv_sec, &utc);
-  char text[40];
-  strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &utc);
-  return fmt::format("{}.{:09}Z", text, now.tv_nsec);
-}
-
-// Everything but the process.
-ContainerRecord NewRecord(const std::string& id, const Bundle& bundle) {
-  ContainerRecord record;
-  record.id = id;
-  record.bundle = bundle.path;
-  record.rootfs = bundle.spec.root_path[0] == '/' ? bundle.spec.root_path : bundle.path + "/" + bundle.spec.root_path;
-  record.created = Rfc3339Now();
-  record.annotations = bundle.spec.annotations;
-  record.status = "created";
-  return record;
-}
-
-absl::Status CheckTerminal(const oci::Process& process, const CreateOptions& options) {
-  // An attached container may use the caller's own terminal.
-  if (process.terminal && options.console_socket.empty() && (options.detach || isatty(STDIN_FILENO) != 1))
-    return Invalid("process.terminal: is true, but --console-socket is not given{}",
-                   options.detach ? "" : " and stdin is no terminal");
-  if (!process.terminal && !options.console_socket.empty())
-    return Invalid("--console-socket: is given, but process.terminal is false");
-  if (!options.detach && !options.console_socket.empty())
-    return Invalid("--console-socket: needs --detach, an attached container uses the caller's terminal");
-  return absl::OkStatus();
-}
-
-// Namespaces of the host are not joined (a warning says so), but a name that leads nowhere is a mistake.
-absl::Status CheckNamespacePaths(const oci::Spec& spec) {
-  for (size_t i = 0; i < spec.namespaces.size(); ++i) {
-    const std::string& path = spec.namespaces[i].path;
-    if (!path.empty() && access(path.c_str(), F_OK) != 0)
-      return HostFailed("config.json: linux.namespaces[{}].path: {}", i, path);
-  }
-  return absl::OkStatus();
-}
-
-absl::StatusOr<LaunchPlan> MakePlan(const CreateOptions& options, Bundle& bundle, BootConfig boot, ScopedFd& console) {
-  if (!bundle.spec.process) return Invalid("config.json: process: is required");
-  LaunchPlan plan;
-  plan.boot = std::move(boot);
-  plan.boot.process = *bundle.spec.process;
-  plan.boot.hostname = bundle.spec.hostname;
-  plan.boot.domainname = bundle.spec.domainname;
-  plan.boot.masked_paths = bundle.spec.masked_paths;
-  plan.boot.readonly_paths = bundle.spec.readonly_paths;
-  plan.boot.devices = bundle.spec.devices;
-  const oci::Hooks& hooks = bundle.spec.hooks;
-  plan.boot.waits_for_hooks =
-      !hooks.prestart.empty() || !hooks.create_runtime.empty() || !hooks.create_container.empty();
-  plan.boot.start_hooks = hooks.start_container;
-  if (!hooks.start_container.empty()) {
-    ContainerRecord seen_inside = NewRecord(options.id, bundle);
-    seen_inside.pid = 1;
-    plan.boot.state_json = StateJson(seen_inside, "created");
-  }
-  RETURN_IF_ERROR(CheckTerminal(*bundle.spec.process, options));
-  RETURN_IF_ERROR(CheckNamespacePaths(bundle.spec));
-  absl::StatusOr<MountPlan> mounts = PlanBundleMounts(bundle.spec, bundle.path, bundle.warnings);
-  if (!mounts.ok()) return Annotate(mounts.status(), "config.json");
-  plan.boot.mounts = std::move(mounts->steps);
-  // A /dev of the host's is taken as it is: no device can be made there.
-  for (const MountStep& m : plan.boot.mounts)
-    plan.boot.default_devices &= m.type != "host" || (m.destination != "/dev" && m.destination != "/dev/");
-  plan.gofer_mounts = std::move(mounts->gofer_mounts);
-  if (!options.console_socket.empty()) {
-    const oci::Process& p = *bundle.spec.process;
-    ASSIGN_OR_RETURN(console, OpenConsole(options.console_socket, p.console_height, p.console_width));
-    for (int& fd : plan.stdio) fd = console.get();
-    plan.boot.leads_session = true;
-  }
-  return plan;
-}
 
 // The hooks that run once the sandbox stands and before its init is loaded.
 absl::Status RunCreateHooks(const oci::Hooks& hooks, const ContainerRecord& record, ContainerMounts& mounts) {

@@ -2,6 +2,7 @@
 #ifndef MOAT_RUNSC_CONTAINER_CREATE_H_
 #define MOAT_RUNSC_CONTAINER_CREATE_H_
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -18,6 +19,8 @@ struct CreateOptions {
   std::string bundle = ".";
   std::string pid_file;
   std::string console_socket;
+  // Told what of the configuration has no effect. Never null when a container is made.
+  std::function<void(const std::vector<std::string>&)> warn;
   bool detach = true;  // the manager's terminal is at --console-socket, not at our stdio
 };
 

@@ -6,7 +6,11 @@
 namespace moat {
 namespace {
 
-enum class Effect { kSet, kClear, kPropagation, kBind, kIgnored, kRefused };
+// kNothing: nobody could see an effect, as the sandbox's file systems are in memory or the host's. kIgnored: somebody
+// could, and is told that there is none.
+enum class Effect { kSet, kClear, kPropagation, kBind, kRemount, kNothing, kIgnored, kRefused };
+
+constexpr uint64_t kNoSymFollow = 256;  // MS_NOSYMFOLLOW
 struct OptionRow {
   std::string_view name;
   Effect effect;
@@ -35,17 +39,22 @@ constexpr OptionRow kOptions[] = {
     {"atime", Effect::kClear, MS_NOATIME},
     {"ratime", Effect::kClear, MS_NOATIME},
     {"nodiratime", Effect::kSet, MS_NODIRATIME},
+    {"rnodiratime", Effect::kSet, MS_NODIRATIME},
     {"diratime", Effect::kClear, MS_NODIRATIME},
+    {"rdiratime", Effect::kClear, MS_NODIRATIME},
     {"relatime", Effect::kSet, MS_RELATIME},
     {"rrelatime", Effect::kSet, MS_RELATIME},
     {"norelatime", Effect::kClear, MS_RELATIME},
+    {"rnorelatime", Effect::kClear, MS_RELATIME},
     {"strictatime", Effect::kSet, MS_STRICTATIME},
     {"rstrictatime", Effect::kSet, MS_STRICTATIME},
     {"nostrictatime", Effect::kClear, MS_STRICTATIME},
+    {"rnostrictatime", Effect::kClear, MS_STRICTATIME},
     {"sync", Effect::kSet, MS_SYNCHRONOUS},
     {"async", Effect::kClear, MS_SYNCHRONOUS},
     {"dirsync", Effect::kSet, MS_DIRSYNC},
-    {"lazytime", Effect::kIgnored, 0},
+    {"lazytime", Effect::kNothing, 0},
+    {"nolazytime", Effect::kNothing, 0},
     {"defaults", Effect::kClear, 0},
     {"bind", Effect::kBind, 0},
     {"rbind", Effect::kBind, MS_REC},
@@ -57,14 +66,17 @@ constexpr OptionRow kOptions[] = {
     {"rslave", Effect::kPropagation, MS_SLAVE | MS_REC},
     {"unbindable", Effect::kPropagation, MS_UNBINDABLE},
     {"runbindable", Effect::kPropagation, MS_UNBINDABLE | MS_REC},
-    {"iversion", Effect::kIgnored, 0},
-    {"noiversion", Effect::kIgnored, 0},
-    {"silent", Effect::kIgnored, 0},
-    {"loud", Effect::kIgnored, 0},
+    {"iversion", Effect::kNothing, 0},
+    {"noiversion", Effect::kNothing, 0},
+    {"silent", Effect::kNothing, 0},
+    {"loud", Effect::kNothing, 0},
     {"mand", Effect::kIgnored, 0},
-    {"nomand", Effect::kClear, 0},
-    {"nosymfollow", Effect::kIgnored, 0},
-    {"symfollow", Effect::kClear, 0},
+    {"nomand", Effect::kNothing, 0},
+    {"nosymfollow", Effect::kSet, kNoSymFollow},
+    {"rnosymfollow", Effect::kSet, kNoSymFollow},
+    {"symfollow", Effect::kClear, kNoSymFollow},
+    {"rsymfollow", Effect::kClear, kNoSymFollow},
+    {"remount", Effect::kRemount, 0},
     {"tmpcopyup", Effect::kIgnored, 0},
     {"idmap", Effect::kRefused, 0},
     {"ridmap", Effect::kRefused, 0},
@@ -96,6 +108,11 @@ absl::StatusOr<MountOptions> ParseMountOptions(const std::vector<std::string>& o
       case Effect::kBind:
         out.bind = true;
         out.recursive = row->flag != 0;
+        break;
+      case Effect::kRemount:
+        out.remount = true;
+        break;
+      case Effect::kNothing:
         break;
       case Effect::kIgnored:
         out.ignored.push_back(option);

@@ -55,6 +55,10 @@ absl::StatusOr<MountPlan> PlanBundleMounts(const oci::Spec& spec, const std::str
   root.source = "rootfs";
   root.field = "root.path";
   root.flags = spec.root_readonly ? MS_RDONLY : 0;
+  if (!spec.root_propagation.empty()) {
+    ASSIGN_OR_RETURN(MountOptions propagation, ParseMountOptions({spec.root_propagation}));
+    root.propagation = propagation.propagation;
+  }
   std::string path = Absolute(spec.root_path, bundle);
   // Missing mount points are made below the root, so the gofer may write even when the guest must not.
   RETURN_IF_ERROR(ServeFromHost(plan, root, path, false));
@@ -78,7 +82,13 @@ absl::StatusOr<MountPlan> PlanBundleMounts(const oci::Spec& spec, const std::str
     step.flags = options->flags;
     step.propagation = options->propagation;
     step.source = m.source;
-    if (options->bind || m.type == "bind") {
+    if (options->remount) {
+      step.remount = true;
+      step.bind_remount = options->bind;
+      step.data = options->data;
+    } else if (options->bind || m.type == "bind") {
+      if (!options->data.empty())
+        warnings.push_back(fmt::format("{}.options: {} has no effect on a bind mount", step.field, options->data));
       if (m.source.empty()) return Invalid("{}.source: is required for a bind mount", step.field);
       step.field += ".source";
       step.shared_with_host = true;

@@ -33,6 +33,7 @@ struct MountOptions {
   uint64_t propagation = 0;
   bool bind = false;
   bool recursive = false;
+  bool remount = false;  // changes the mount that is there already
   std::string data;
   std::vector<std::string> ignored;  // known, without effect here
 };

@@ -1,7 +1,8 @@
-// Names of capabilities and resource limits. Source: capabilities(7), getrlimit(2).
+// Names of capabilities, resource limits and scheduling policies. Source: capabilities(7), getrlimit(2), sched(7).
 #include "runsc/oci/names.h"
 
 #include <linux/capability.h>
+#include <sched.h>
 #include <sys/resource.h>
 
 #include "runsc/oci/parse.h"
@@ -66,6 +67,10 @@ constexpr Name kRlimits[] = {
     MOAT_NAME(RLIMIT_NICE),   MOAT_NAME(RLIMIT_NOFILE), MOAT_NAME(RLIMIT_NPROC),      MOAT_NAME(RLIMIT_RSS),
     MOAT_NAME(RLIMIT_RTPRIO), MOAT_NAME(RLIMIT_RTTIME), MOAT_NAME(RLIMIT_SIGPENDING), MOAT_NAME(RLIMIT_STACK),
 };
+constexpr Name kPolicies[] = {
+    MOAT_NAME(SCHED_OTHER), MOAT_NAME(SCHED_FIFO), MOAT_NAME(SCHED_RR),
+    MOAT_NAME(SCHED_BATCH), MOAT_NAME(SCHED_IDLE), {"SCHED_DEADLINE", 6},
+};
 #undef MOAT_NAME
 
 template <size_t N>
@@ -76,23 +81,22 @@ int Find(const Name (&names)[N], std::string_view name) {
   return -1;
 }
 
+template <size_t N>
+std::string_view Find(const Name (&names)[N], int number) {
+  for (const Name& n : names) {
+    if (n.number == number) return n.name;
+  }
+  return {};
+}
+
 }  // namespace
 
 int CapabilityNumber(std::string_view name) { return Find(kCapabilities, name); }
 int RlimitNumber(std::string_view name) { return Find(kRlimits, name); }
+int SchedulerPolicyNumber(std::string_view name) { return Find(kPolicies, name); }
 
-std::string_view CapabilityName(int number) {
-  for (const Name& n : kCapabilities) {
-    if (n.number == number) return n.name;
-  }
-  return {};
-}
-
-std::string_view RlimitName(int number) {
-  for (const Name& n : kRlimits) {
-    if (n.number == number) return n.name;
-  }
-  return {};
-}
+std::string_view CapabilityName(int number) { return Find(kCapabilities, number); }
+std::string_view RlimitName(int number) { return Find(kRlimits, number); }
+std::string_view SchedulerPolicyName(int number) { return Find(kPolicies, number); }
 
 }  // namespace moat::oci

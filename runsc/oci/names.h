@@ -9,6 +9,10 @@ namespace moat::oci {
 std::string_view CapabilityName(int number);
 std::string_view RlimitName(int number);
 
+// "SCHED_RR" -> SCHED_RR; -1 when Linux has no such policy.
+int SchedulerPolicyNumber(std::string_view name);
+std::string_view SchedulerPolicyName(int number);
+
 }  // namespace moat::oci
 
 #endif  // MOAT_RUNSC_OCI_NAMES_H_

@@ -7,85 +7,20 @@
 #include <set>
 
 #include "runsc/oci/json_reader.h"
+#include "runsc/oci/process_reader.h"
 
 namespace moat::oci {
 namespace {
 
 using nlohmann::json;
 
-constexpr int64_t kMaxId = 4294967294;
-constexpr std::string_view kIgnored = "not implemented by this version, ignored";
-
-CapabilitySet ReadCapabilities(JsonReader& caps, std::string_view key) {
-  CapabilitySet set;
-  std::vector<std::string> names = caps.Strings(key);
-  for (size_t i = 0; i < names.size(); ++i) {
-    int number = CapabilityNumber(names[i]);
-    // Stricter than the specification, which lets a runtime warn: a program that silently misses what its
-    // configuration grants fails later, and far from the reason.
-    if (number < 0) {
-      caps.Fail(fmt::format("{}[{}]", key, i), fmt::format("unknown capability {}", names[i]));
-    } else {
-      set = set.With(number);
-    }
-  }
-  return set;
-}
-
-void ReadUser(JsonReader user, User& out) {
-  out.uid = static_cast<uint32_t>(user.Int("uid", 0, kMaxId));
-  out.gid = static_cast<uint32_t>(user.Int("gid", 0, kMaxId));
-  if (auto umask = user.OptionalInt("umask", 0, 0777)) out.umask = static_cast<uint32_t>(*umask);
-  out.additional_gids = user.Ids("additionalGids");
-}
-
-void ReadRlimits(JsonReader& process, std::vector<Rlimit>& out) {
-  std::set<int> seen;
-  process.EachObject("rlimits", [&](JsonReader& r) {
-    std::string type = r.RequiredString("type");
-    Rlimit limit{RlimitNumber(type), r.RequiredUint64("soft"), r.RequiredUint64("hard")};
-    if (limit.resource < 0) r.Fail("type", fmt::format("unknown resource limit {}", type));
-    if (limit.soft > limit.hard) r.Fail("soft", "must not be above hard");
-    if (!seen.insert(limit.resource).second) r.Fail("type", fmt::format("{} is given twice", type));
-    out.push_back(limit);
-  });
-}
-
-Process ReadProcess(JsonReader p) {
-  Process out;
-  out.terminal = p.Bool("terminal");
-  JsonReader size = p.Object("consoleSize");
-  out.console_height = static_cast<uint32_t>(size.Int("height", 0, USHRT_MAX));
-  out.console_width = static_cast<uint32_t>(size.Int("width", 0, USHRT_MAX));
-  ReadUser(p.Object("user"), out.user);
-  out.args = p.Strings("args");
-  if (p.present() && out.args.empty()) p.Fail("args", p.Has("args") ? "must not be empty" : "is required");
-  if (!out.args.empty() && out.args[0].empty()) p.Fail("args[0]", "must not be empty");
-  out.env = p.Strings("env");
-  out.cwd = p.RequiredString("cwd");
-  if (!out.cwd.empty() && out.cwd[0] != '/') p.Fail("cwd", "must be an absolute path");
-  if (p.Has("capabilities")) {
-    JsonReader caps = p.Object("capabilities");
-    out.capabilities = Capabilities{ReadCapabilities(caps, "bounding"), ReadCapabilities(caps, "effective"),
-                                    ReadCapabilities(caps, "inheritable"), ReadCapabilities(caps, "permitted"),
-                                    ReadCapabilities(caps, "ambient")};
-  }
-  ReadRlimits(p, out.rlimits);
-  out.no_new_privileges = p.Bool("noNewPrivileges");
-  if (auto adj = p.OptionalInt("oomScoreAdj", -1000, 1000)) out.oom_score_adj = static_cast<int>(*adj);
-  if (!p.String("apparmorProfile").empty()) p.Warn("apparmorProfile", kIgnored);
-  if (!p.String("selinuxLabel").empty()) p.Warn("selinuxLabel", kIgnored);
-  for (const char* key : {"scheduler", "ioPriority", "execCPUAffinity"}) {
-    if (p.Has(key)) p.Warn(key, kIgnored);
-  }
-  if (p.Has("commandLine")) p.Fail("commandLine", "is for Windows containers only");
-  return out;
-}
-
 void ReadMounts(JsonReader& root, std::vector<Mount>& out) {
   root.EachObject("mounts", [&](JsonReader& m) {
     Mount mount{m.RequiredString("destination"), m.String("type"), m.String("source"), m.Strings("options")};
-    if (m.Has("uidMappings") || m.Has("gidMappings")) m.Fail("uidMappings", "id-mapped mounts are not implemented");
+    if (!mount.destination.empty() && mount.destination[0] != '/')
+      m.Warn("destination", "a relative path is deprecated, it is taken from /");
+    for (const char* key : {"uidMappings", "gidMappings"})
+      m.EachObject(key, [&](JsonReader&) { m.Fail(key, "id-mapped mounts are not implemented"); });
     out.push_back(std::move(mount));
   });
 }
@@ -114,6 +49,14 @@ void ReadNamespaces(JsonReader& linux_object, Spec& spec) {
     }
     spec.namespaces.push_back(std::move(ns));
   });
+  // A sandbox has a kernel of its own: nothing of the runtime's namespaces can be inherited.
+  std::string own;
+  for (const char* type : {"pid", "network", "mount", "ipc", "uts"}) {
+    if (!seen.contains(type)) own += (own.empty() ? "" : ", ") + std::string(type);
+  }
+  if (!own.empty())
+    linux_object.Warn("namespaces",
+                      fmt::format("none of type {} is asked for, the guest has its own nevertheless", own));
 }
 
 void ReadDevices(JsonReader& linux_object, Spec& spec) {
@@ -153,15 +96,18 @@ void ReadLinux(JsonReader l, Spec& spec) {
     // The sandbox's /dev holds only devices of our own making, whatever a device cgroup would say.
     if (key != "devices") resources.Warn(key, kIgnored);
   }
-  for (const char* key :
-       {"seccomp", "sysctl", "mountLabel", "personality", "timeOffsets", "netDevices", "intelRdt", "memoryPolicy"}) {
+  for (const char* key : {"seccomp", "sysctl", "mountLabel", "timeOffsets", "netDevices", "intelRdt", "memoryPolicy"}) {
     if (l.Has(key)) l.Warn(key, kIgnored);
   }
   if (!spec.cgroups_path.empty()) l.Warn("cgroupsPath", kIgnored);
-  std::string propagation = l.String("rootfsPropagation");
-  if (!propagation.empty() && propagation.find("private") == propagation.npos &&
-      propagation.find("slave") == propagation.npos)
-    l.Warn("rootfsPropagation", fmt::format("{} is {}", propagation, kIgnored));
+  spec.root_propagation = l.String("rootfsPropagation");
+  static const std::set<std::string> kPropagations = {"",        "shared",   "rshared",    "slave",      "rslave",
+                                                      "private", "rprivate", "unbindable", "runbindable"};
+  if (!kPropagations.contains(spec.root_propagation))
+    l.Fail("rootfsPropagation", fmt::format("unknown propagation {}", spec.root_propagation));
+  // Linux programs of the machine's own word size are what guests are anyway.
+  JsonReader personality = l.Object("personality");
+  if (personality.present() && personality.RequiredString("domain") != "LINUX") personality.Warn("domain", kIgnored);
   for (const char* key : {"uidMappings", "gidMappings"}) {
     if (l.Has(key))
       l.Warn(key, "the guest's own user namespaces have maps; this one is ignored: ids are the sandbox's");
@@ -208,6 +154,7 @@ absl::StatusOr<Spec> ParseSpec(std::string_view text, std::vector<std::string>& 
       Hooks{ReadHooks(hooks, "prestart"),       ReadHooks(hooks, "createRuntime"), ReadHooks(hooks, "createContainer"),
             ReadHooks(hooks, "startContainer"), ReadHooks(hooks, "poststart"),     ReadHooks(hooks, "poststop")};
   spec.annotations = root.StringMap("annotations");
+  if (spec.annotations.contains("")) root.Fail("annotations", "a key must not be empty");
   for (const char* key : {"windows", "solaris", "vm", "zos", "freebsd"}) {
     if (root.Has(key)) root.Warn(key, "is for another platform, ignored");
   }

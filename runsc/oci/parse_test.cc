@@ -1,6 +1,7 @@
 #include "runsc/oci/parse.h"
 
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <sys/resource.h>
 
 #include "runsc/error/error.h"
@@ -31,7 +32,8 @@ TEST(ParseTest, Minimal) {
   EXPECT_EQ(spec->root_path, "rootfs");
   EXPECT_EQ(spec->process->args, std::vector<std::string>{"sh"});
   EXPECT_FALSE(spec->process->capabilities.has_value());
-  EXPECT_TRUE(warnings.empty());
+  EXPECT_EQ(warnings, std::vector<std::string>{"linux.namespaces: none of type pid, network, mount, ipc, uts is asked "
+                                               "for, the guest has its own nevertheless"});
 }
 
 TEST(ParseTest, ErrorsNameTheField) {
@@ -104,14 +106,69 @@ TEST(ParseTest, ManagerConfig) {
   EXPECT_TRUE(spec->root_readonly);
   EXPECT_EQ(spec->mounts[0].options.size(), 2u);
   EXPECT_EQ(spec->devices[0].minor, 229);
-  EXPECT_EQ(warnings.size(), 1u);  // the namespace that is not joined
+  EXPECT_EQ(warnings.size(), 2u);  // the namespace that is not joined, and those that are not asked for
 }
 
-TEST(ParseTest, UnknownCapability) {
+TEST(ParseTest, CapabilitiesThatCannotBeGranted) {
   std::vector<std::string> warnings;
   auto process = ParseProcess(
       R"({"args": ["a"], "cwd": "/", "capabilities": {"bounding": ["CAP_CHOWN", "CAP_NEWER"]}})", warnings);
-  EXPECT_EQ(process.status().message(), "capabilities.bounding[1]: unknown capability CAP_NEWER");
+  ASSERT_TRUE(process.ok()) << process.status();
+  EXPECT_EQ(warnings, std::vector<std::string>{"capabilities.bounding[1]: unknown capability CAP_NEWER, not granted"});
+  EXPECT_TRUE(process->capabilities->bounding.Has(CAP_CHOWN));
+  warnings.clear();
+  process = ParseProcess(R"({"args": ["a"], "cwd": "/", "capabilities": {"permitted": ["CAP_CHOWN"],
+      "effective": ["CAP_CHOWN", "CAP_KILL"], "ambient": ["CAP_CHOWN"]}})",
+                         warnings);
+  ASSERT_TRUE(process.ok()) << process.status();
+  EXPECT_EQ(warnings, (std::vector<std::string>{
+                          "capabilities.effective: CAP_KILL is not granted: it is not permitted",
+                          "capabilities.ambient: CAP_CHOWN is not granted: it is not permitted and inheritable"}));
+  EXPECT_EQ(process->capabilities->effective, CapabilitySet::None().With(CAP_CHOWN));
+}
+
+TEST(ParseTest, SchedulerAndIoPriority) {
+  auto parse = [](const std::string& fields) {
+    std::vector<std::string> warnings;
+    return ParseProcess(R"({"args": ["a"], "cwd": "/", )" + fields + "}", warnings);
+  };
+  auto process = parse(R"("scheduler": {"policy": "SCHED_RR", "priority": 7, "nice": -3,
+      "flags": ["SCHED_FLAG_RESET_ON_FORK"]}, "ioPriority": {"class": "IOPRIO_CLASS_BE", "priority": 5})");
+  ASSERT_TRUE(process.ok()) << process.status();
+  EXPECT_EQ(process->scheduler->policy, SCHED_RR);
+  EXPECT_EQ(process->scheduler->priority, 7);
+  EXPECT_EQ(process->scheduler->nice, -3);
+  EXPECT_TRUE(process->scheduler->reset_on_fork);
+  EXPECT_EQ(process->io_priority, 2 << 13 | 5);
+  std::vector<std::string> warnings;
+  auto again = ParseProcess(ProcessJson(*process), warnings);
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(again->scheduler->priority, 7);
+  EXPECT_TRUE(again->scheduler->reset_on_fork);
+  EXPECT_EQ(again->io_priority, process->io_priority);
+  EXPECT_EQ(parse(R"("scheduler": {"policy": "SCHED_ISO"})").status().message(),
+            "scheduler.policy: SCHED_ISO is no policy of Linux");
+  EXPECT_EQ(parse(R"("scheduler": {"policy": "SCHED_FIFO"})").status().message(),
+            "scheduler.priority: must be between 1 and 99 for SCHED_FIFO");
+  EXPECT_EQ(parse(R"("scheduler": {"policy": "SCHED_OTHER", "nice": 20})").status().message(),
+            "scheduler.nice: must be between -20 and 19, is 20");
+  EXPECT_EQ(parse(R"("ioPriority": {"class": "IOPRIO_CLASS_X"})").status().message(),
+            "ioPriority.class: unknown class IOPRIO_CLASS_X");
+}
+
+TEST(ParseTest, ConsoleSizeWithoutTerminalIsIgnored) {
+  std::vector<std::string> warnings;
+  EXPECT_TRUE(ParseProcess(R"({"args": ["a"], "cwd": "/", "consoleSize": {"height": "nonsense"}})", warnings).ok());
+}
+
+TEST(ParseTest, NamespacesThatTheGuestHasAnyway) {
+  std::vector<std::string> warnings;
+  auto spec = ParseSpec(With(R"("root":)", R"("linux":{"namespaces":[{"type":"pid"},{"type":"mount"},{"type":"uts"},
+      {"type":"ipc"}]},"root":)"),
+                        warnings);
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_EQ(warnings, std::vector<std::string>{
+                          "linux.namespaces: none of type network is asked for, the guest has its own nevertheless"});
 }
 
 TEST(ParseTest, ProcessRoundTrip) {

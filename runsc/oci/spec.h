@@ -28,6 +28,13 @@ struct Capabilities {
   CapabilitySet bounding, effective, inheritable, permitted, ambient;
 };
 
+// sched_setattr(2)
+struct Scheduler {
+  int policy = 0, nice = 0, priority = 0;
+  bool reset_on_fork = false;
+  uint64_t runtime = 0, deadline = 0, period = 0;  // nanoseconds
+};
+
 struct Process {
   bool terminal = false;
   uint32_t console_height = 0, console_width = 0;  // 0: not given
@@ -40,6 +47,8 @@ struct Process {
   std::vector<Rlimit> rlimits;
   bool no_new_privileges = false;
   std::optional<int> oom_score_adj;
+  std::optional<Scheduler> scheduler;
+  std::optional<int> io_priority;  // ioprio_set(2)
 };
 
 struct Mount {
@@ -72,6 +81,7 @@ struct Spec {
   std::string oci_version;
   std::string root_path;
   bool root_readonly = false;
+  std::string root_propagation;  // "rslave", or empty
   std::string hostname, domainname;
   std::optional<Process> process;
   std::vector<Mount> mounts;

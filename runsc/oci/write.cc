@@ -40,6 +40,21 @@ ordered_json ProcessToJson(const Process& p) {
   for (const Rlimit& r : p.rlimits)
     j["rlimits"].push_back({{"type", RlimitName(r.resource)}, {"hard", r.hard}, {"soft", r.soft}});
   j["noNewPrivileges"] = p.no_new_privileges;
+  if (p.oom_score_adj) j["oomScoreAdj"] = *p.oom_score_adj;
+  if (p.scheduler) {
+    const Scheduler& s = *p.scheduler;
+    j["scheduler"] = {{"policy", SchedulerPolicyName(s.policy)},
+                      {"nice", s.nice},
+                      {"priority", s.priority},
+                      {"runtime", s.runtime},
+                      {"deadline", s.deadline},
+                      {"period", s.period}};
+    if (s.reset_on_fork) j["scheduler"]["flags"] = {"SCHED_FLAG_RESET_ON_FORK"};
+  }
+  if (p.io_priority) {
+    constexpr const char* kClasses[] = {"", "IOPRIO_CLASS_RT", "IOPRIO_CLASS_BE", "IOPRIO_CLASS_IDLE"};
+    j["ioPriority"] = {{"class", kClasses[*p.io_priority >> 13 & 3]}, {"priority", *p.io_priority & 7}};
+  }
   return j;
 }
 

@@ -108,6 +108,7 @@ Result<RefPtr<ThreadGroup>> Kernel::CreateProcess(const ProcessSpec& spec) {
   t.fd_table_ = spec.files ? spec.files : FdTable::Create();
   t.start_time_ = ReadHostClock(CLOCK_BOOTTIME);
   t.gate_ = spec.gate;
+  t.SetSched(spec.sched);
 
   VfsPath root = spec.root ? spec.root : spec.mount_ns->root();
   VfsContext ctx{*t.cred_, *t.mount_ns_, {}, {}};

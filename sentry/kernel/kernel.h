@@ -54,6 +54,7 @@ struct ProcessSpec {
   // shall die of a signal as it would outside.
   bool protected_init = true;
   OutsideJob* outside_job = nullptr;  // must outlive the process
+  SchedState sched;
 };
 
 class Kernel {

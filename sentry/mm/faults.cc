@@ -151,7 +151,7 @@ FaultOutcome MemoryManager::Resolve(GuestAddr addr, Access access) {
         continue;
       return BreakCow(run, page, bytes.get()).ok() ? kResolved : kBusErr;
     }
-    const bool store = vma.shared() && (vma.prot & PROT_WRITE) != 0;
+    const bool store = vma.shared() && (vma.prot & PROT_WRITE) != 0 && (write || !vma.mappable->notes_stores());
     Result<uint64_t> mapped = MapFilePages(vma, page, vma.end - page, store);
     if (mapped.error() == kEAGAIN) continue;
     if (!mapped.ok()) return kBusErr;

@@ -321,6 +321,8 @@ class MemoryManager final : public RefCounted, public GuestMemory, public Mappin
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mapping_mu_);
   // Makes [start, end) present (and writable); how far that worked.
   FaultOutcome Populate(GuestAddr start, GuestAddr end, bool write) ABSL_LOCKS_EXCLUDED(mapping_mu_, pages_mu_);
+  // The next store to a page of a file in the range will be seen again (Mappable::notes_stores).
+  void AwaitStores(GuestAddr start, GuestAddr end) ABSL_LOCKS_EXCLUDED(mapping_mu_, pages_mu_);
   // Gives pages of the memory file that are mapped there memory behind them.
   void CommitPages(GuestAddr start, GuestAddr end) ABSL_LOCKS_EXCLUDED(mapping_mu_, pages_mu_);
   Result<void> ResizeCheck(const Vma& vma, uint64_t old_length, uint64_t new_length, const MmLimits& limits)

@@ -308,10 +308,10 @@ Result<void> MemoryManager::MapEagerly(GuestAddr start, GuestAddr end) {
       continue;
     }
     const bool copy = !vma.shared() && (vma.prot & PROT_WRITE) != 0 && vma.length() <= kCopyLimit;
+    const bool store = vma.shared() && (vma.prot & PROT_WRITE) != 0 && !vma.mappable->notes_stores();
     Result<uint64_t> mapped = kEAGAIN;
     if (copy) mapped = CopyFilePages(vma, at, stop - at);
-    if (!copy || mapped.error() == kEAGAIN)
-      mapped = MapFilePages(vma, at, std::min(stop - at, kEagerLimit), vma.shared() && (vma.prot & PROT_WRITE) != 0);
+    if (!copy || mapped.error() == kEAGAIN) mapped = MapFilePages(vma, at, std::min(stop - at, kEagerLimit), store);
     // What cannot be mapped now (beyond the end of the file, a race) is left to faults.
     if (!mapped.ok() || ++pieces >= kEagerPieces) {
       at = stop;

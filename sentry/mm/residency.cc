@@ -57,6 +57,25 @@ FaultOutcome MemoryManager::Populate(GuestAddr start, GuestAddr end, bool write)
   return {};
 }
 
+void MemoryManager::AwaitStores(GuestAddr start, GuestAddr end) {
+  MutexLock pages(pages_mu_);
+  pages_.SplitAt(start);
+  pages_.SplitAt(end);
+  bool changed = false;
+  for (PageMap::iterator it = pages_.FirstAbove(start); it != pages_.end() && it->second.start < end; ++it) {
+    PageRun& run = it->second;
+    if (run.owned || !run.fd_writable || kept_.lower_bound(run.start) != kept_.lower_bound(run.end)) continue;
+    run.fd_writable = false;
+    changed = true;
+    if (run.host_prot == PageRun::kHostUnmapped || run.host_prot == run.AllowedHostProt()) continue;
+    run.host_prot = run.AllowedHostProt();
+    space_->Protect(run.start, run.length(), run.host_prot);
+    changes_.fetch_add(1, std::memory_order_relaxed);
+  }
+  if (changed) ForgetSpans();
+  pages_.JoinRange(start, end);
+}
+
 Result<void> MemoryManager::Msync(GuestAddr addr, uint64_t length, int flags, Context* caller) {
   if ((flags & ~(MS_ASYNC | MS_INVALIDATE | MS_SYNC)) != 0 || addr % kPageSize != 0) return kEINVAL;
   if ((flags & MS_ASYNC) != 0 && (flags & MS_SYNC) != 0) return kEINVAL;
@@ -80,6 +99,10 @@ Result<void> MemoryManager::Msync(GuestAddr addr, uint64_t length, int flags, Co
     const GuestAddr stop = std::min(end, vma.end);
     if ((flags & MS_INVALIDATE) != 0 && vma.Has(kVmaLocked)) return kEBUSY;
     if ((flags & MS_SYNC) != 0 && vma.shared() && vma.mappable) TRY(vma.mappable->Sync(vma.OffsetOf(at), stop - at));
+    if (vma.shared_writable() && vma.mappable && vma.mappable->notes_stores()) {
+      AwaitStores(at, stop);
+      TRY(Finish(caller));
+    }
     at = stop;
   }
   if (hole) return kENOMEM;

@@ -390,5 +390,85 @@ TEST_F(Mmap, GrowsdownMapping) {
   EXPECT_EQ(KilledBy([&] { Poke(top - 8); }), 0);
 }
 
+// The times of a file whose bytes change through mappings.
+class MappedTimes : public Mmap {
+ protected:
+  void SetUp() override {
+    Mmap::SetUp();
+    Age();
+  }
+  void Age() {
+    const timespec old[2] = {{1000, 0}, {1000, 0}};
+    ASSERT_OK(futimens(fd(), old));
+    struct stat st;
+    ASSERT_OK(fstat(fd(), &st));
+    changed_ = st.st_ctim;
+  }
+  time_t Modified() const {
+    struct stat st = {};
+    EXPECT_OK(fstat(fd(), &st));
+    return st.st_mtim.tv_sec;
+  }
+  timespec changed_;
+};
+TEST_F(MappedTimes, TheFirstStoreChangesThem) {
+  {
+    const Mapping read(2 * kPage, PROT_READ | PROT_WRITE, MAP_SHARED, fd());
+    EXPECT_EQ(read.data()[0], 'a');
+  }
+  const Mapping m(2 * kPage, PROT_READ | PROT_WRITE, MAP_SHARED, fd());
+  EXPECT_EQ(Modified(), 1000) << "only mapped and read";
+  usleep(20'000);  // time stamps are of the tick
+  Poke(m.page(1));
+  EXPECT_GT(Modified(), 1000);
+  struct stat st;
+  ASSERT_OK(stat(path_.c_str(), &st));
+  EXPECT_GT(st.st_ctim.tv_sec * 1'000'000'000 + st.st_ctim.tv_nsec, changed_.tv_sec * 1'000'000'000 + changed_.tv_nsec);
+  // What is set afterwards stays.
+  Age();
+  EXPECT_EQ(Modified(), 1000);
+}
+TEST_F(MappedTimes, NotByPrivateOrReadOnlyMappings) {
+  const Mapping p(kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd());
+  Poke(p.data());
+  // Not read before: Linux's tmpfs maps what was read for stores, and sees none afterwards.
+  const Mapping r(kPage, PROT_READ, MAP_SHARED, fd());
+  EXPECT_EQ(Modified(), 1000);
+  ASSERT_OK(mprotect(r.data(), kPage, PROT_READ | PROT_WRITE));
+  EXPECT_EQ(Modified(), 1000);
+  Poke(r.data());
+  EXPECT_GT(Modified(), 1000);
+}
+TEST_F(MappedTimes, ByTheKernelsStores) {
+  const Mapping m(kPage, PROT_READ | PROT_WRITE, MAP_SHARED, fd());
+  const ScopedFd zero(open("/dev/zero", O_RDONLY));
+  ASSERT_EQ(read(zero.get(), m.data(), 10), 10);
+  EXPECT_EQ(m.data()[0], 0);
+  EXPECT_GT(Modified(), 1000);
+}
+TEST_F(MappedTimes, ByAnotherProcess) {
+  const Mapping m(kPage, PROT_READ | PROT_WRITE, MAP_SHARED, fd());
+  EXPECT_TRUE(PassesInChild([&] { Poke(m.data()); }));
+  EXPECT_EQ(m.data()[0], 1);
+  EXPECT_GT(Modified(), 1000);
+}
+TEST_F(MappedTimes, GrownFileAndHoles) {
+  ASSERT_OK(ftruncate(fd(), 100 * kPage));
+  Age();
+  const Mapping m(100 * kPage, PROT_READ | PROT_WRITE, MAP_SHARED, fd());
+  Poke(m.page(50));
+  EXPECT_GT(Modified(), 1000);
+  Poke(m.page(3));
+  Poke(m.page(99));
+  ASSERT_OK(msync(m.data(), m.size(), MS_SYNC));
+  Poke(m.page(50) + 1);
+  std::string content = ReadFile(path_);
+  EXPECT_EQ(content[50 * kPage], 1);
+  EXPECT_EQ(content[50 * kPage + 1], 1);
+  EXPECT_EQ(content[99 * kPage], 1);
+  EXPECT_EQ(content[3 * kPage], 1);
+  EXPECT_EQ(content[0], 'a');
+}
+
 }  // namespace
 }  // namespace moat::guest

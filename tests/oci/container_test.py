@@ -132,6 +132,7 @@ class ConsoleOfContainer(ContainerTest):
         console.expect("130\n")
         console.type("echo go; cat\n")
         console.expect("\ngo\n")
+        time.sleep(0.2)
         console.type("\x1a")
         console.expect("Stopped")
         console.expect("inside> ")

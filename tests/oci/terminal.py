@@ -1,58 +1,149 @@
-"""A terminal with an interactive shell on it, as a user has: the other end of a pseudoterminal, in the test's hands.
+"""A terminal with a shell's job control on it, as a user has: the other end of a pseudoterminal, in the test's hands.
 
-What is typed goes through the host's line discipline, so ^C and ^Z are real. The shell is bash with job control; a test
-types the same at it for a command of the host and for one in the sandbox.
+What is typed goes through the host's line discipline, so ^C and ^Z are real. The shell is a process of our own that
+does what a shell does for its jobs (process groups, the terminal's foreground, waiting) and takes its orders by a
+socket: nothing of it appears on the terminal.
 """
 import errno
 import fcntl
+import json
 import os
 import re
 import select
 import signal
+import socket
 import struct
 import termios
 import time
 
-LIMIT = 20  # seconds until something that must appear has appeared
+LIMIT = 20  # seconds until something that must happen has happened
 INTERRUPT, QUIT, STOP, END_OF_FILE = "\x03", "\x1c", "\x1a", "\x04"
-PROMPT = "%%> "
+
+
+class Shell:
+    """The process behind Terminal: leader of the session, one job at a time."""
+
+    def __init__(self, orders):
+        self.orders = orders
+        self.group = 0
+        self.settings = termios.tcgetattr(0)
+        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU):
+            signal.signal(number, signal.SIG_IGN)
+
+    def run(self):
+        source = self.orders.makefile()
+        for line in source:
+            name, *arguments = json.loads(line)
+            answer = getattr(self, name)(*arguments)
+            self.orders.sendall(json.dumps(answer).encode() + b"\n")
+
+    def start(self, command, foreground):
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.setpgid(0, 0)
+                if foreground:
+                    os.tcsetpgrp(0, os.getpid())
+                for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU):
+                    signal.signal(number, signal.SIG_DFL)
+                os.execvp(command[0], command)
+            finally:
+                os._exit(127)
+        self.group = pid
+        return pid
+
+    def foreground(self):
+        os.tcsetpgrp(0, self.group)
+        os.killpg(self.group, signal.SIGCONT)
+
+    def give_terminal(self):
+        """To a job that runs already: no signal tells it."""
+        os.tcsetpgrp(0, self.group)
+
+    def background(self):
+        os.killpg(self.group, signal.SIGCONT)
+
+    def kill(self, number):
+        os.killpg(self.group, number)
+
+    def wait(self):
+        """[what, number] of the next change of the job; then the terminal is the shell's again."""
+        _, status = os.waitpid(self.group, os.WUNTRACED)
+        os.tcsetpgrp(0, os.getpid())
+        if os.WIFSTOPPED(status):
+            termios.tcsetattr(0, termios.TCSADRAIN, self.settings)
+            return ["stopped", os.WSTOPSIG(status)]
+        return ["killed", os.WTERMSIG(status)] if os.WIFSIGNALED(status) else ["exited", os.WEXITSTATUS(status)]
 
 
 class Terminal:
-    """`command` runs as the leader of a session with this terminal as its controlling one."""
+    """With `command` as the leader of the session whose controlling terminal this is, or else with a Shell."""
 
-    def __init__(self, command, size=(24, 80)):
+    def __init__(self, command=None, size=(24, 80)):
         self.seen = ""
-        master, slave = os.openpty()
-        self.master, self.slave = master, slave
+        self.master, self.slave = os.openpty()
         self.resize(*size)
+        self.orders, theirs = socket.socketpair()
         self.pid = os.fork()
         if self.pid == 0:
             try:
-                for number in range(1, signal.NSIG):
-                    if number not in (signal.SIGKILL, signal.SIGSTOP, 32, 33):
-                        signal.signal(number, signal.SIG_DFL)
-                os.setsid()
-                fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
-                for number in range(3):
-                    os.dup2(slave, number)
-                os.closerange(3, 256)
-                environment = {"PATH": os.environ["PATH"], "HOME": "/", "TERM": "dumb", "PS1": PROMPT, "PS2": "", "LC_ALL": "C"}
-                os.execve(command[0], command, environment)
+                self._be_leader(command, theirs)
             finally:
                 os._exit(127)
+        theirs.close()
+        self.answers = self.orders.makefile()
 
-    @classmethod
-    def shell(cls, **options):
-        terminal = cls(["/bin/bash", "--norc", "--noprofile", "--noediting", "-i"], **options)
-        terminal.expect(re.escape(PROMPT))
-        return terminal
+    def _be_leader(self, command, orders):
+        for number in range(1, signal.NSIG):
+            if number not in (signal.SIGKILL, signal.SIGSTOP, 32, 33):
+                signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        os.setsid()
+        fcntl.ioctl(self.slave, termios.TIOCSCTTY, 0)
+        for number in range(3):
+            os.dup2(self.slave, number)
+        for number in range(3, 256):
+            if number != orders.fileno():
+                try:
+                    os.close(number)
+                except OSError:
+                    pass
+        os.environ.update(HOME="/", TERM="dumb", PS1="inside> ", LC_ALL="C")
+        if command:
+            os.execvp(command[0], command)
+        Shell(orders).run()
+
+    # -- orders for the shell --
+
+    def order(self, name, *arguments):
+        self.orders.sendall(json.dumps([name, *arguments]).encode() + b"\n")
+        self.orders.settimeout(LIMIT)
+        line = self.answers.readline()
+        if not line:
+            raise AssertionError("the shell of the test is gone")
+        return json.loads(line)
+
+    def start(self, command, ready="ready\n", foreground=True):
+        """Starts a job and waits until `ready` appears."""
+        self.order("start", command, foreground)
+        if ready:
+            self.expect(ready)
+
+    def run(self, command):
+        """(output, how it ended)"""
+        self.order("start", command, True)
+        end = self.order("wait")
+        while self._read(time.monotonic() + 0.05):
+            pass
+        output, self.seen = self.seen, ""
+        return output, end
+
+    # -- the terminal --
 
     def resize(self, rows, columns):
         fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def settings(self):
-        """Everything but the speeds."""
         return termios.tcgetattr(self.slave)
 
     def type(self, text):
@@ -76,22 +167,12 @@ class Terminal:
         end = time.monotonic() + limit
         while not (found := re.search(pattern, self.seen)):
             if not self._read(end):
-                raise AssertionError(f"{pattern!r} does not appear in {self.seen!r}")
+                raise AssertionError(f"{pattern!r} does not appear in {self.seen[-2000:]!r}")
         self.seen = self.seen[found.end():]
         return found
 
-    def run(self, line, limit=LIMIT):
-        """Types a command at the shell's prompt and answers its output and status. $? keeps its value."""
-        self.type(line + "\n")
-        # The echo of the line itself comes first.
-        self.expect(re.escape(line) + "\n")
-        return self.expect("(?s)(.*?)" + re.escape(PROMPT), limit)[1]
-
-    def status(self):
-        return int(self.run("echo $?").strip())
-
-    def wait(self, limit=LIMIT):
-        """Until the first process has ended; its wait status. It is killed when it does not."""
+    def wait_for_leader(self, limit=LIMIT):
+        """Until the session's leader has ended; its wait status. It is killed when it does not."""
         end = time.monotonic() + limit
         while time.monotonic() < end:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
@@ -112,5 +193,7 @@ class Terminal:
 
     def close(self):
         self.hang_up()
+        self.answers.close()
+        self.orders.close()
         if self.pid > 0:
-            self.wait()
+            self.wait_for_leader()

@@ -1,29 +1,54 @@
 #!/usr/bin/env python3
 """The caller's own terminal: what a user of a shell sees of `runsc do` and `runsc run` is what a native command shows.
 
-Each case of JobControl is typed twice, once for the command on the host and once for it in the sandbox, and both must
+Each case of JobControl is done twice, once with the command on the host and once with it in the sandbox, and both must
 go the same way.
 """
 import os
-import re
 import signal
 import subprocess
 import sys
-import termios
 import time
 import unittest
 
 sys.dont_write_bytecode = True
 import harness  # noqa: E402
-from terminal import END_OF_FILE, INTERRUPT, PROMPT, QUIT, STOP, Terminal  # noqa: E402
+from terminal import END_OF_FILE, INTERRUPT, QUIT, STOP, Terminal  # noqa: E402
 
-# Reads one byte in raw mode.
-READ_RAW = ("import termios, tty, sys; old = termios.tcgetattr(0); tty.setraw(0); sys.stdout.write(\"raw\\n\");"
-            "sys.stdout.flush(); c = sys.stdin.buffer.raw.read(1); termios.tcsetattr(0, termios.TCSAFLUSH, old); print(c)")
+TSTP = ["stopped", signal.SIGTSTP]
+CAT = ["/bin/sh", "-c", "echo ready; exec cat"]
 # Prints the window's size at each SIGWINCH.
-WATCH_SIZE = ("import signal, os; signal.signal(signal.SIGWINCH, lambda *a: os.write(1, b\"%d %d\\n\" % tuple(reversed(os.get_terminal_size(1)))));"
-              "os.write(1, b\"ready\\n\"); [signal.pause() for _ in iter(int, 1)]")
-STOPPED = r"\[1\]\+ +Stopped"
+WATCH_SIZE = """
+import os, signal
+signal.signal(signal.SIGWINCH, lambda *a: os.write(1, b"%d %d\\n" % tuple(reversed(os.get_terminal_size(1)))))
+os.write(1, b"ready\\n")
+while True:
+    signal.pause()
+"""
+# Reads one byte in raw mode.
+READ_RAW = """
+import os, termios, tty
+old = termios.tcgetattr(0)
+tty.setraw(0)
+os.write(1, b"raw\\n")
+byte = os.read(0, 1)
+termios.tcsetattr(0, termios.TCSAFLUSH, old)
+print(byte)
+"""
+# Says what signal came, and ends at the second one.
+CATCH = """
+import os, signal, sys
+def say(number, frame):
+    os.write(1, b"caught %d\\n" % number)
+signal.signal(int(sys.argv[1]), say)
+os.write(1, b"ready\\n")
+while True:
+    signal.pause()
+"""
+
+
+def python(program, *arguments):
+    return ["python3", "-c", program, *arguments]
 
 
 class TerminalTest(harness.RunscTest):
@@ -36,373 +61,364 @@ class TerminalTest(harness.RunscTest):
             terminal.close()
         super().tearDown()
 
-    def shell(self, **options):
-        terminal = Terminal.shell(**options)
+    def terminal(self, *arguments, **options):
+        terminal = Terminal(*arguments, **options)
         self.terminals.append(terminal)
         return terminal
 
-    def sandboxed(self):
-        return " ".join(self.command("do", "--")) + " "
-
 
 def on_both(test):
-    """Runs test(self, shell, prefix) for a command on the host and for one in the sandbox, by what is put before it."""
+    """Runs test(self, terminal, prefix) for a command on the host and for one in the sandbox, by what is put before it."""
 
     def run(self):
-        for name, prefix in (("native", ""), ("sandbox", self.sandboxed())):
+        for name, prefix in (("native", []), ("sandbox", self.command("do", "--"))):
             with self.subTest(where=name):
-                test(self, self.shell(), prefix)
+                test(self, self.terminal(), prefix)
 
     return run
 
 
 class JobControl(TerminalTest):
-    def start(self, shell, line, ready="ready\n"):
-        shell.type(line + "\n")
-        shell.expect(re.escape(line) + "\n")
-        shell.expect(ready)
-        # A shell that waits in vfork(2) for a child that was stopped before its execve cannot stop itself.
-        time.sleep(0.2)
+    @on_both
+    def test_interrupt(self, terminal, prefix):
+        terminal.start([*prefix, *CAT])
+        terminal.type(INTERRUPT)
+        self.assertEqual(terminal.order("wait"), ["killed", signal.SIGINT])
 
     @on_both
-    def test_interrupt(self, shell, prefix):
-        self.start(shell, prefix + "sh -c 'echo ready; exec cat'")
-        shell.type(INTERRUPT)
-        shell.expect(re.escape(PROMPT))
-        self.assertEqual(shell.status(), 128 + signal.SIGINT)
+    def test_quit(self, terminal, prefix):
+        terminal.start([*prefix, *CAT])
+        terminal.type(QUIT)
+        self.assertEqual(terminal.order("wait"), ["killed", signal.SIGQUIT])
 
     @on_both
-    def test_quit(self, shell, prefix):
-        self.start(shell, prefix + "sh -c 'echo ready; exec cat'")
-        shell.type(QUIT)
-        shell.expect(re.escape(PROMPT))
-        self.assertEqual(shell.status(), 128 + signal.SIGQUIT)
+    def test_interrupt_is_caught(self, terminal, prefix):
+        terminal.start([*prefix, *python(CATCH, "2")])
+        terminal.type(INTERRUPT)
+        terminal.expect("caught 2\n")
+        terminal.type(QUIT)
+        self.assertEqual(terminal.order("wait"), ["killed", signal.SIGQUIT])
 
     @on_both
-    def test_interrupt_is_caught(self, shell, prefix):
-        self.start(shell, prefix + """bash -c 'trap "echo caught; exit 3" INT; echo ready; while :; do sleep 0.1; done'""")
-        shell.type(INTERRUPT)
-        shell.expect("caught\n")
-        shell.expect(re.escape(PROMPT))
-        self.assertEqual(shell.status(), 3)
+    def test_interrupt_reaches_the_whole_job(self, terminal, prefix):
+        script = "trap 'exit 3' INT; python3 -c \"$0\" 2"
+        terminal.start([*prefix, "/bin/sh", "-c", script, CATCH])
+        terminal.type(INTERRUPT)
+        terminal.expect("caught 2\n")
+        terminal.order("kill", signal.SIGKILL)
+        terminal.order("wait")
 
     @on_both
-    def test_end_of_file(self, shell, prefix):
-        self.start(shell, prefix + "sh -c 'echo ready; exec cat'")
-        shell.type("hello\n" + END_OF_FILE)
-        shell.expect("hello\nhello\n")
-        shell.expect(re.escape(PROMPT))
-        self.assertEqual(shell.status(), 0)
+    def test_interrupt_without_a_terminal_among_the_streams(self, terminal, prefix):
+        output = self.directory / "out"
+        output.write_text("")
+        inner = "trap 'exit 3' INT; python3 -c \"$0\" 2"
+        terminal.start(["/bin/sh", "-c", f'exec "$@" </dev/null >>{output} 2>&1', "sh", *prefix, "/bin/sh", "-c", inner, CATCH], None)
+        for text in ("ready", "caught 2"):
+            end = time.monotonic() + harness.LIMIT
+            while text not in output.read_text() and time.monotonic() < end:
+                time.sleep(0.02)
+            self.assertIn(text, output.read_text())
+            terminal.type(INTERRUPT)
+        terminal.order("kill", signal.SIGKILL)
+        terminal.order("wait")
 
     @on_both
-    def test_stop_and_foreground(self, shell, prefix):
-        self.start(shell, prefix + "sh -c 'echo ready; exec cat'")
+    def test_end_of_file(self, terminal, prefix):
+        terminal.start([*prefix, *CAT])
+        terminal.type("hello\n" + END_OF_FILE)
+        terminal.expect("hello\nhello\n")
+        self.assertEqual(terminal.order("wait"), ["exited", 0])
+
+    @on_both
+    def test_stop_and_foreground(self, terminal, prefix):
+        terminal.start([*prefix, *CAT])
         for _ in range(3):
-            shell.type(STOP)
-            shell.expect(STOPPED)
-            shell.expect(re.escape(PROMPT))
-            self.assertEqual(shell.status(), 128 + signal.SIGTSTP)
-            shell.type("fg\n")
-            shell.expect("exec cat'\n")
-            shell.type("hello\n")
-            shell.expect("hello\nhello\n")
-        shell.type(END_OF_FILE)
-        shell.expect(re.escape(PROMPT))
-        self.assertEqual(shell.status(), 0)
+            terminal.type(STOP)
+            self.assertEqual(terminal.order("wait"), TSTP)
+            terminal.order("foreground")
+            terminal.type("hello\n")
+            terminal.expect("hello\nhello\n")
+        terminal.type(END_OF_FILE)
+        self.assertEqual(terminal.order("wait"), ["exited", 0])
 
     @on_both
-    def test_all_of_a_pipeline_stops_and_goes_on(self, shell, prefix):
-        self.start(shell, prefix + "sh -c 'echo ready; cat | cat; echo end'")
-        shell.type(STOP)
-        shell.expect(STOPPED)
-        shell.expect(re.escape(PROMPT))
-        shell.type("fg\n")
-        shell.expect("echo end'\n")
-        shell.type("hello\n")
-        shell.expect("hello\nhello\n")
-        shell.type(END_OF_FILE)
-        shell.expect("end\n")
-        shell.expect(re.escape(PROMPT))
+    def test_all_of_a_job_stops_and_goes_on(self, terminal, prefix):
+        terminal.start([*prefix, "/bin/sh", "-c", "echo ready; cat | cat; echo end"])
+        # A shell that waits in vfork(2) for a child that was stopped before its execve cannot stop itself.
+        time.sleep(0.3)
+        terminal.type(STOP)
+        self.assertEqual(terminal.order("wait"), TSTP)
+        terminal.order("foreground")
+        terminal.type("hello\n")
+        terminal.expect("hello\nhello\n")
+        terminal.type(END_OF_FILE)
+        terminal.expect("end\n")
+        self.assertEqual(terminal.order("wait"), ["exited", 0])
 
     @on_both
-    def test_stop_and_background(self, shell, prefix):
-        self.start(shell, prefix + "sh -c 'echo ready; sleep 1; echo done'")
-        shell.type(STOP)
-        shell.expect(STOPPED)
-        shell.expect(re.escape(PROMPT))
-        self.assertIn("Stopped", shell.run("jobs"))
-        shell.run("bg")
-        self.assertIn("done", shell.seen + shell.run("wait"))
+    def test_stop_and_background(self, terminal, prefix):
+        terminal.start([*prefix, *python("import time; print('ready', flush=True); time.sleep(0.5); print('done')")])
+        terminal.type(STOP)
+        self.assertEqual(terminal.order("wait"), TSTP)
+        terminal.order("background")
+        terminal.expect("done\n")
+        self.assertEqual(terminal.order("wait"), ["exited", 0])
 
     @on_both
-    def test_stop_handler_runs(self, shell, prefix):
-        program = ("import signal, os; signal.signal(signal.SIGTSTP, lambda *a: os.write(1, b\"caught\\n\"));"
-                   "os.write(1, b\"ready\\n\"); signal.pause()")
-        self.start(shell, prefix + f"python3 -c '{program}'")
-        shell.type(STOP)
-        shell.expect("caught\n")
-        shell.expect(re.escape(PROMPT))
+    def test_stop_and_continue_are_caught(self, terminal, prefix):
+        terminal.start([*prefix, *python(CATCH, str(int(signal.SIGTSTP)))])
+        terminal.type(STOP)
+        terminal.expect(f"caught {int(signal.SIGTSTP)}\n")
+        terminal.type(INTERRUPT)
+        self.assertEqual(terminal.order("wait"), ["killed", signal.SIGINT])
+        terminal.start([*prefix, *python(CATCH, str(int(signal.SIGCONT)))])
+        terminal.type(STOP)
+        self.assertEqual(terminal.order("wait"), TSTP)
+        terminal.order("foreground")
+        terminal.expect(f"caught {int(signal.SIGCONT)}\n")
+        terminal.type(INTERRUPT)
+        self.assertEqual(terminal.order("wait"), ["killed", signal.SIGINT])
 
     @on_both
-    def test_continue_handler_runs(self, shell, prefix):
-        self.start(shell, prefix + """bash -c 'trap "echo going on" CONT; echo ready; while :; do sleep 0.1; done'""")
-        shell.type(STOP)
-        shell.expect(STOPPED)
-        shell.expect(re.escape(PROMPT))
-        shell.type("fg\n")
-        shell.expect("going on\n")
-        shell.type(INTERRUPT)
-        shell.expect(re.escape(PROMPT))
-
-    @on_both
-    def test_a_command_that_stops_itself(self, shell, prefix):
+    def test_a_command_that_stops_itself(self, terminal, prefix):
         for number in (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU):
-            self.start(shell, prefix + f"sh -c 'echo ready; kill -{number.name[3:]} $$; echo on'")
-            shell.expect(STOPPED)
-            shell.expect(re.escape(PROMPT))
-            self.assertEqual(shell.status(), 128 + number)
-            shell.type("fg\n")
-            shell.expect("on\n")
-            shell.expect(re.escape(PROMPT))
-            self.assertEqual(shell.status(), 0)
+            terminal.start([*prefix, "/bin/sh", "-c", f"echo ready; kill -{number.name[3:]} $$; echo on"])
+            self.assertEqual(terminal.order("wait"), ["stopped", number])
+            terminal.order("foreground")
+            terminal.expect("on\n")
+            self.assertEqual(terminal.order("wait"), ["exited", 0])
 
     @on_both
-    def test_a_background_reader_stops(self, shell, prefix):
-        shell.run(prefix + "sh -c 'exec cat' &")
-        shell.type("echo mine\n")
-        shell.expect("\nmine\n")
-        # The shell tells of a stopped job before a prompt.
-        end = time.monotonic() + 10
-        while "Stopped" not in shell.run("jobs -l") and time.monotonic() < end:
-            time.sleep(0.1)
-        self.assertRegex(shell.run("jobs -l"), r"Stopped \(tty input\)")
-        shell.type("fg\n")
-        shell.expect("exec cat'\n")
-        shell.type("hello\n" + END_OF_FILE)
-        shell.expect("hello\nhello\n")
-        shell.expect(re.escape(PROMPT))
+    def test_kill_while_stopped(self, terminal, prefix):
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            terminal.start([*prefix, *CAT])
+            terminal.type(STOP)
+            self.assertEqual(terminal.order("wait"), TSTP)
+            terminal.order("kill", number)
+            if number != signal.SIGKILL:
+                terminal.order("background")
+            self.assertEqual(terminal.order("wait"), ["killed", number])
 
     @on_both
-    def test_a_running_background_job_may_read_in_the_foreground(self, shell, prefix):
-        shell.run(prefix + "sh -c 'sleep 0.5; exec cat' &")
-        shell.type("fg\n")
-        shell.expect("exec cat'\n")
-        time.sleep(0.7)
-        shell.type("hello\n" + END_OF_FILE)
-        shell.expect("hello\nhello\n")
-        shell.expect(re.escape(PROMPT))
+    def test_a_background_reader_stops(self, terminal, prefix):
+        terminal.start([*prefix, *CAT], foreground=False)
+        self.assertEqual(terminal.order("wait"), ["stopped", signal.SIGTTIN])
+        terminal.order("background")
+        self.assertEqual(terminal.order("wait"), ["stopped", signal.SIGTTIN])
+        terminal.order("foreground")
+        terminal.type("hello\n" + END_OF_FILE)
+        terminal.expect("hello\nhello\n")
+        self.assertEqual(terminal.order("wait"), ["exited", 0])
 
     @on_both
-    def test_a_background_job_may_not_change_the_terminal(self, shell, prefix):
-        before = shell.settings()
-        shell.run(prefix + "sh -c 'stty -icanon; echo changed' &")
-        end = time.monotonic() + 10
-        while "Stopped" not in shell.run("jobs -l") and time.monotonic() < end:
-            time.sleep(0.1)
-        self.assertRegex(shell.run("jobs -l"), r"Stopped \(tty output\)")
-        self.assertEqual(shell.settings(), before)
-        shell.run("kill -KILL %1; wait")
+    def test_a_running_job_may_read_once_it_has_the_terminal(self, terminal, prefix):
+        terminal.start([*prefix, "/bin/sh", "-c", "echo ready; sleep 0.5; exec cat"], foreground=False)
+        terminal.order("give_terminal")
+        terminal.type("hello\n")
+        terminal.expect("hello\nhello\n")
+        terminal.type(END_OF_FILE)
+        self.assertEqual(terminal.order("wait"), ["exited", 0])
 
     @on_both
-    def test_kill_of_a_stopped_job(self, shell, prefix):
-        self.start(shell, prefix + "sh -c 'echo ready; exec cat'")
-        shell.type(STOP)
-        shell.expect(STOPPED)
-        shell.expect(re.escape(PROMPT))
-        shell.type("kill -KILL %1\n")
-        end = time.monotonic() + 10
-        while "Killed" not in (output := shell.run("jobs")) and time.monotonic() < end:
-            time.sleep(0.1)
-        self.assertIn("Killed", output)
+    def test_a_background_job_may_not_change_the_terminal(self, terminal, prefix):
+        before = terminal.settings()
+        terminal.start([*prefix, "/bin/sh", "-c", "echo ready; stty -icanon; echo changed"], foreground=False)
+        self.assertEqual(terminal.order("wait"), ["stopped", signal.SIGTTOU])
+        self.assertEqual(terminal.settings(), before)
+        terminal.order("foreground")
+        terminal.expect("changed\n")
+        self.assertEqual(terminal.order("wait"), ["exited", 0])
+        self.assertNotEqual(terminal.settings(), before)
 
     @on_both
-    def test_window_size(self, shell, prefix):
-        shell.resize(31, 97)
-        self.assertEqual(shell.run(prefix + "stty size"), "31 97\n")
+    def test_a_background_job_may_write(self, terminal, prefix):
+        terminal.start([*prefix, "/bin/echo", "ready"], foreground=False)
+        self.assertEqual(terminal.order("wait"), ["exited", 0])
 
     @on_both
-    def test_window_change(self, shell, prefix):
-        self.start(shell, prefix + f"python3 -c '{WATCH_SIZE}'")
-        shell.resize(33, 99)
-        shell.expect("33 99\n")
-        shell.resize(34, 100)
-        shell.expect("34 100\n")
-        shell.type(INTERRUPT)
-        shell.expect(re.escape(PROMPT))
+    def test_window_size(self, terminal, prefix):
+        terminal.resize(31, 97)
+        self.assertEqual(terminal.run([*prefix, "stty", "size"]), ("31 97\n", ["exited", 0]))
 
     @on_both
-    def test_window_size_set_inside(self, shell, prefix):
-        self.start(shell, prefix + f"sh -c 'python3 -c \"$1\" & p=$!; sleep 0.5; stty rows 40; sleep 0.3; kill $p' sh '{WATCH_SIZE}'")
+    def test_window_change(self, terminal, prefix):
+        terminal.start([*prefix, *python(WATCH_SIZE)])
+        for size in ((33, 99), (34, 100)):
+            terminal.resize(*size)
+            terminal.expect("%d %d\n" % size)
+        terminal.type(INTERRUPT)
+        terminal.order("wait")
+
+    @on_both
+    def test_window_size_set_inside(self, terminal, prefix):
+        script = "python3 -c \"$0\" & sleep 0.5; stty rows 40; sleep 0.3; kill $!"
+        output, _ = terminal.run([*prefix, "/bin/sh", "-c", script, WATCH_SIZE])
         # Once, although the caller's terminal and the one inside are the same.
-        self.assertEqual(shell.expect("(?s)(.*)" + re.escape(PROMPT))[1].count("40 80\n"), 1)
-        self.assertEqual(shell.run("stty size"), "40 80\n")
+        self.assertEqual(output.count("40 80\n"), 1, output)
 
     @on_both
-    def test_settings_of_a_command_stay(self, shell, prefix):
-        shell.run(prefix + "stty -iexten")
-        # bash's own copy of the settings is the one after a command that ended well.
-        self.assertIn("-iexten", shell.run("stty -a"))
+    def test_settings_of_a_command_stay(self, terminal, prefix):
+        terminal.run([*prefix, "stty", "-iexten", "-echo"])
+        self.assertIn("-echo", terminal.run(["stty", "-a"])[0])
+        self.assertIn("-iexten", terminal.run([*prefix, "stty", "-a"])[0])
 
     @on_both
-    def test_settings_that_a_command_restores(self, shell, prefix):
-        before = shell.settings()
-        self.start(shell, prefix + f"python3 -c '{READ_RAW}'", "raw\n")
-        shell.type(INTERRUPT)  # a byte like others now
-        shell.expect(r"b'\\x03'\n")
-        shell.expect(re.escape(PROMPT))
-        self.assertEqual(shell.settings(), before)
+    def test_settings_that_a_command_restores(self, terminal, prefix):
+        before = terminal.settings()
+        terminal.start([*prefix, *python(READ_RAW)], "raw")
+        terminal.type(INTERRUPT)  # a byte like others now
+        terminal.expect(r"b'\\x03'\n")
+        self.assertEqual(terminal.order("wait"), ["exited", 0])
+        self.assertEqual(terminal.settings(), before)
 
     @on_both
-    def test_dev_tty(self, shell, prefix):
-        self.assertEqual(shell.run(prefix + "sh -c 'echo through >/dev/tty' >/dev/null"), "through\n")
-        self.start(shell, prefix + "sh -c 'echo ready; read line </dev/tty; echo got $line' </dev/null")
-        shell.type("words\n")
-        shell.expect("got words\n")
-        shell.expect(re.escape(PROMPT))
+    def test_dev_tty(self, terminal, prefix):
+        output, _ = terminal.run([*prefix, "/bin/sh", "-c", "exec >/dev/null; echo through >/dev/tty"])
+        self.assertEqual(output, "through\n")
+        terminal.start([*prefix, "/bin/sh", "-c", "exec </dev/null; echo ready; read line </dev/tty; echo got $line"])
+        terminal.type("words\n")
+        terminal.expect("got words\n")
+        terminal.order("wait")
 
     @on_both
-    def test_only_one_descriptor_is_the_terminal(self, shell, prefix):
-        self.start(shell, prefix + "sh -c 'echo ready >&2; exec cat' >/dev/null </dev/zero")
-        shell.type(STOP)
-        shell.expect(STOPPED)
-        shell.expect(re.escape(PROMPT))
-        shell.type("fg\n")
-        shell.expect("< /dev/zero\n")
-        time.sleep(0.2)  # bash has yet to give it the terminal
-        shell.type(INTERRUPT)
-        shell.expect(re.escape(PROMPT))
-        self.assertEqual(shell.status(), 128 + signal.SIGINT)
+    def test_only_one_descriptor_is_the_terminal(self, terminal, prefix):
+        line = " ".join([*prefix, "sh -c 'echo ready >&2; exec cat' >/dev/null </dev/zero"])
+        terminal.start(["/bin/sh", "-c", "exec " + line])
+        terminal.type(STOP)
+        self.assertEqual(terminal.order("wait"), TSTP)
+        terminal.order("foreground")
+        terminal.type(INTERRUPT)
+        self.assertEqual(terminal.order("wait"), ["killed", signal.SIGINT])
 
     @on_both
-    def test_part_of_a_pipeline(self, shell, prefix):
-        self.start(shell, f"{prefix}sh -c 'echo ready; exec cat' | cat | {prefix}cat")
-        shell.type(STOP)
-        shell.expect(STOPPED)
-        shell.expect(re.escape(PROMPT))
-        shell.type("fg\n")
-        shell.expect("cat\n")
-        shell.type("hello\n" + END_OF_FILE)
-        shell.expect("hello\nhello\n")
-        shell.expect(re.escape(PROMPT))
+    def test_members_of_a_pipeline(self, terminal, prefix):
+        # Two sandboxes and a command of the host, in one process group below a shell of it.
+        before = " ".join(prefix)
+        terminal.start(["/bin/sh", "-c", f"{before} sh -c 'echo ready; exec cat' | cat | {before} cat; echo end"])
+        time.sleep(0.3)
+        terminal.type(STOP)
+        self.assertEqual(terminal.order("wait"), TSTP)
+        terminal.order("foreground")
+        terminal.type("hello\n")
+        terminal.expect("hello\nhello\n")
+        terminal.type(END_OF_FILE)
+        terminal.expect("end\n")
+        self.assertEqual(terminal.order("wait"), ["exited", 0])
 
-    @on_both
-    def test_the_terminal_hangs_up(self, shell, prefix):
-        marker = self.directory / f"hung-up-{bool(prefix)}"
-        prefix = prefix.replace(" do ", f" do --volume={self.directory}:{self.directory} ")
-        self.start(shell, prefix + f"""bash -c 'trap "echo yes >{marker}; exit" HUP; echo ready; while :; do sleep 0.1; done'""")
-        shell.close()
-        end = time.monotonic() + 10
-        while not marker.exists() and time.monotonic() < end:
-            time.sleep(0.05)
-        self.assertTrue(marker.exists())
+    def test_the_terminal_hangs_up(self):
+        for name, prefix in (("native", []), ("sandbox", self.command("do", f"--volume={self.directory}:{self.directory}", "--"))):
+            with self.subTest(where=name):
+                marker = self.directory / f"hung-up-{name}"
+                terminal = self.terminal()
+                terminal.start([*prefix, "/bin/bash", "-c",
+                                f"trap 'echo yes >{marker}; exit' HUP; echo ready; while :; do sleep 0.1; done"])
+                terminal.close()
+                end = time.monotonic() + harness.LIMIT
+                while not marker.exists() and time.monotonic() < end:
+                    time.sleep(0.05)
+                self.assertTrue(marker.exists())
 
 
 class ShellInside(TerminalTest):
     """An interactive shell in the sandbox has job control of its own; the outer shell sees none of it."""
 
-    def enter(self, shell, prefix):
-        shell.type(prefix + "env PS1='inside> ' bash --norc --noprofile --noediting -i\n")
-        shell.expect("-i\n")
-        shell.expect("inside> ")
+    def enter(self, terminal, prefix):
+        terminal.start([*prefix, "/bin/bash", "--norc", "--noprofile", "--noediting", "-i"], "inside> ")
 
-    def leave(self, shell, status=0):
-        shell.type(f"exit {status}\n")
-        shell.expect(re.escape(PROMPT))
-        self.assertEqual(shell.status(), status)
+    def leave(self, terminal, status=0):
+        terminal.type(f"exit {status}\n")
+        self.assertEqual(terminal.order("wait"), ["exited", status])
 
     @on_both
-    def test_jobs(self, shell, prefix):
-        self.enter(shell, prefix)
-        shell.type("cat\n")
-        shell.expect("cat\n")
-        shell.type("a\n")
-        shell.expect("a\na\n")
-        shell.type(STOP)
-        shell.expect(STOPPED)
-        shell.expect("inside> ")
-        shell.type("echo $?\n")
-        shell.expect("148\ninside> ")
-        shell.type("sleep 100 &\n")
-        shell.expect(r"\[2\] \d+\ninside> ")
-        shell.type("fg %1\n")
-        shell.expect("cat\n")
-        shell.type("b\n")
-        shell.expect("b\nb\n")
-        shell.type(INTERRUPT)
-        shell.expect("inside> ")
-        shell.type("echo $?\n")
-        shell.expect("130\n")
-        shell.expect("inside> ")
-        shell.type("kill %2; wait %2; echo $?\n")
-        shell.expect("143\n")
-        shell.expect("inside> ")
-        self.leave(shell, 9)
+    def test_jobs(self, terminal, prefix):
+        self.enter(terminal, prefix)
+        terminal.type("cat\n")
+        terminal.expect("cat\n")
+        terminal.type("a\n")
+        terminal.expect("a\na\n")
+        terminal.type(STOP)
+        terminal.expect(r"\[1\]\+ +Stopped")
+        terminal.expect("inside> ")
+        terminal.type("echo $?\n")
+        terminal.expect("148\ninside> ")
+        terminal.type("sleep 100 &\n")
+        terminal.expect(r"\[2\] \d+\ninside> ")
+        terminal.type("fg %1\n")
+        terminal.expect("cat\n")
+        terminal.type("b\n")
+        terminal.expect("b\nb\n")
+        terminal.type(INTERRUPT)
+        terminal.expect("inside> ")
+        terminal.type("echo $?\n")
+        terminal.expect("130\n")
+        terminal.expect("inside> ")
+        terminal.type("kill %2; wait %2; echo $?\n")
+        terminal.expect("143\n")
+        terminal.expect("inside> ")
+        self.leave(terminal, 9)
 
     @on_both
-    def test_interrupt_at_the_prompt(self, shell, prefix):
-        self.enter(shell, prefix)
-        shell.type("half a line" + INTERRUPT)
-        shell.expect("inside> ")
-        shell.type("echo $?\n")
-        shell.expect("130\n")
-        self.leave(shell)
+    def test_interrupt_at_the_prompt(self, terminal, prefix):
+        self.enter(terminal, prefix)
+        terminal.type("half a line" + INTERRUPT)
+        terminal.expect("inside> ")
+        terminal.type("echo $?\n")
+        terminal.expect("130\n")
+        self.leave(terminal)
 
     @on_both
-    def test_suspend(self, shell, prefix):
-        self.enter(shell, prefix)
+    def test_suspend(self, terminal, prefix):
+        self.enter(terminal, prefix)
         # Not "suspend": it means its group by -1 when the shell is pid 1, which is everybody else.
-        shell.type("kill -STOP $$\n")
-        shell.expect(STOPPED)
-        shell.expect(re.escape(PROMPT))
-        shell.type("fg\n")
-        shell.expect("-i\n")
-        shell.type("echo b''ack\n")
-        shell.expect("back\n")
-        shell.expect("inside> ")
-        self.leave(shell)
+        terminal.type("kill -STOP $$\n")
+        self.assertEqual(terminal.order("wait"), ["stopped", signal.SIGSTOP])
+        terminal.order("foreground")
+        terminal.type("echo b''ack\n")
+        terminal.expect("back\n")
+        terminal.expect("inside> ")
+        self.leave(terminal)
 
     @on_both
-    def test_a_background_reader(self, shell, prefix):
-        self.enter(shell, prefix)
-        shell.type("cat &\n")
-        shell.expect(r"\[1\] \d+\n")
-        shell.type("sleep 0.3; jobs\n")
-        shell.expect(r"Stopped +cat\n")
-        shell.type("kill %1; wait %1; echo gone\n")
-        shell.expect("\ngone\n")
-        shell.type("exit 0; exit 0\n")
-        shell.expect(re.escape(PROMPT))
+    def test_a_background_reader(self, terminal, prefix):
+        self.enter(terminal, prefix)
+        terminal.type("cat &\n")
+        terminal.expect(r"\[1\] \d+\n")
+        terminal.type("sleep 0.3; jobs\n")
+        terminal.expect(r"Stopped +cat\n")
+        terminal.type("fg\n")
+        terminal.type("hello\n")
+        terminal.expect("hello\n(?s:.*)hello\n")
+        terminal.type(END_OF_FILE)
+        terminal.expect("inside> ")
+        self.leave(terminal)
 
 
 class WithoutShell(TerminalTest):
     """runsc is the first process of a session, as under script(1) or a terminal emulator's -e: nobody can continue it."""
 
-    def start_alone(self, command):
-        terminal = Terminal(command)
-        self.terminals.append(terminal)
-        terminal.expect("ready\n")
-        return terminal
-
     @on_both
     def test_stop_is_without_effect(self, _, prefix):
-        terminal = self.start_alone([*prefix.split(), "/bin/sh", "-c", "echo ready; exec cat"])
+        terminal = self.terminal([*prefix, *CAT])
+        terminal.expect("ready\n")
         terminal.type(STOP + "hello\n")
         terminal.expect("hello\nhello\n")
         terminal.type(INTERRUPT)
-        self.assertEqual(os.WTERMSIG(terminal.wait()), signal.SIGINT)
+        self.assertEqual(os.WTERMSIG(terminal.wait_for_leader()), signal.SIGINT)
 
     @on_both
     def test_hang_up(self, _, prefix):
-        terminal = self.start_alone([*prefix.split(), "/bin/sh", "-c", "echo ready; exec sleep 100"])
+        terminal = self.terminal([*prefix, "/bin/sh", "-c", "echo ready; exec sleep 100"])
+        terminal.expect("ready\n")
         terminal.hang_up()
-        self.assertEqual(os.WTERMSIG(terminal.wait()), signal.SIGHUP)
+        self.assertEqual(os.WTERMSIG(terminal.wait_for_leader()), signal.SIGHUP)
 
 
 class WithoutTerminal(TerminalTest):
     """A parent that waits for stops, without any terminal."""
 
     def start_child(self, prefix, script):
-        process = subprocess.Popen([*prefix.split(), "/bin/sh", "-c", script], stdin=subprocess.DEVNULL,
+        process = subprocess.Popen([*prefix, "/bin/sh", "-c", script], stdin=subprocess.DEVNULL,
                                    stdout=subprocess.PIPE, process_group=0)
         self.background.append(process)
         self.addCleanup(process.stdout.close)
@@ -436,6 +452,14 @@ class WithoutTerminal(TerminalTest):
         self.assertEqual(process.wait(harness.LIMIT), -signal.SIGTERM)
 
     @on_both
+    def test_kill_while_stopped(self, _, prefix):
+        process = self.start_child(prefix, "echo ready; while :; do sleep 0.1; done")
+        process.send_signal(signal.SIGTSTP)
+        self.expect_stop(process, signal.SIGTSTP)
+        process.kill()
+        self.assertEqual(process.wait(harness.LIMIT), -signal.SIGKILL)
+
+    @on_both
     def test_stop_and_continue_at_once(self, _, prefix):
         process = self.start_child(prefix, "echo ready; n=0; while [ $n -lt 60 ]; do sleep 0.02; n=$((n+1)); done; exit 6")
         for _ in range(20):
@@ -455,117 +479,109 @@ class AttachedContainer(TerminalTest):
 
         bundle = self.bundle(change, args=args)
         for applet in ("stty", "tty", "ls", "stat"):
-            if not (bundle / "rootfs/bin" / applet).exists():
+            if not (bundle / "rootfs/bin" / applet).is_symlink():
                 os.symlink("busybox", bundle / "rootfs/bin" / applet)
-        return " ".join(self.command("run", "--bundle", bundle, self.id))
+        return self.command("run", "--bundle", bundle, self.id)
+
+    def start_sleeper(self):
+        bundle = self.bundle(args=("/bin/sleep", "100"))
+        for args in (("create", "--bundle", bundle, self.id), ("start", self.id)):
+            self.assertEqual(self.run_tool(*args).code, 0)
 
     def test_shell_with_jobs(self):
-        shell = self.shell()
-        shell.type(self.container("/bin/sh", "-i") + "\n")
-        shell.expect("inside> ")
+        terminal = self.terminal()
+        terminal.start(self.container("/bin/sh", "-i"), "inside> ")
         # busybox edits lines itself: what is typed while it changes the terminal is lost.
-        shell.type("echo ready; cat\n")
-        shell.expect("\nready\n")
-        shell.type("hello\n")
-        shell.expect("hello\nhello\n")
-        shell.type(STOP)
-        shell.expect(STOPPED)
-        shell.expect("inside> ")
-        shell.type("fg\n")
-        shell.expect("cat\n")
-        shell.type("again\n")
-        shell.expect("again\nagain\n")
-        shell.type(INTERRUPT)
-        shell.expect("inside> ")
-        shell.type("echo $?\n")
-        shell.expect("130\n")
-        shell.expect("inside> ")
-        shell.type("exit 5\n")
-        shell.expect(re.escape(PROMPT))
-        self.assertEqual(shell.status(), 5)
+        terminal.type("echo ready; cat\n")
+        terminal.expect("\nready\n")
+        terminal.type("hello\n")
+        terminal.expect("hello\nhello\n")
+        terminal.type(STOP)
+        terminal.expect("Stopped")
+        terminal.expect("inside> ")
+        terminal.type("fg\n")
+        terminal.expect("cat\n")
+        terminal.type("again\n")
+        terminal.expect("again\nagain\n")
+        terminal.type(INTERRUPT)
+        terminal.expect("inside> ")
+        terminal.type("echo $?\n")
+        terminal.expect("130\n")
+        terminal.expect("inside> ")
+        terminal.type("exit 5\n")
+        self.assertEqual(terminal.order("wait"), ["exited", 5])
 
     def test_settings_are_restored(self):
-        shell = self.shell()
-        before = shell.settings()
-        shell.run(self.container("/bin/stty", "raw", "-echo"))
-        self.assertEqual(shell.settings(), before)
+        terminal = self.terminal()
+        before = terminal.settings()
+        self.assertEqual(terminal.run(self.container("/bin/stty", "raw", "-echo"))[1], ["exited", 0])
+        self.assertEqual(terminal.settings(), before)
 
     def test_settings_are_restored_after_a_kill(self):
-        shell = self.shell()
-        before = shell.settings()
-        shell.type(self.container("/bin/sh", "-c", "stty raw -echo; echo ready; exec sleep 100") + "\n")
-        shell.expect("ready")
-        self.assertNotEqual(shell.settings(), before)
+        terminal = self.terminal()
+        before = terminal.settings()
+        terminal.start(self.container("/bin/sh", "-c", "stty raw -echo; echo ready; exec sleep 100"), "ready")
+        self.assertNotEqual(terminal.settings(), before)
         self.assertEqual(self.run_tool("kill", self.id, "KILL").code, 0)
-        shell.expect(re.escape(PROMPT))
-        self.assertEqual(shell.status(), 128 + signal.SIGKILL)
-        self.assertEqual(shell.settings(), before)
+        self.assertEqual(terminal.order("wait"), ["killed", signal.SIGKILL])
+        self.assertEqual(terminal.settings(), before)
 
     def test_starts_in_the_foreground_only(self):
         # As any program that sets up a terminal: in the background it stops before it makes anything.
-        shell = self.shell()
-        shell.run(self.container("/bin/sh", "-c", "read line; echo got $line; exit 3") + " &")
-        end = time.monotonic() + 10
-        while "Stopped" not in shell.run("jobs") and time.monotonic() < end:
-            time.sleep(0.1)
-        self.assertIn("Stopped", shell.run("jobs -l"))
+        terminal = self.terminal()
+        terminal.start(self.container("/bin/sh", "-c", "read line; echo got $line; exit 3"), None, foreground=False)
+        self.assertEqual(terminal.order("wait"), ["stopped", signal.SIGTTOU])
         self.assertEqual(self.run_tool("list", "-q").out, "")
-        shell.type("fg\n")
-        shell.expect("\n")
-        shell.type("words\n")
-        shell.expect("got words\n")
-        shell.expect(re.escape(PROMPT))
-        self.assertEqual(shell.status(), 3)
+        terminal.order("foreground")
+        terminal.type("words\n")
+        terminal.expect("got words\n")
+        self.assertEqual(terminal.order("wait"), ["exited", 3])
+
+    def test_a_stop_leaves_the_container_to_others(self):
+        terminal = self.terminal()
+        terminal.start(self.container("/bin/sh", "-c", "echo ready; sleep 100"))
+        terminal.type(STOP)
+        self.assertEqual(self.run_tool("exec", self.id, "/bin/true").code, 0)
+        self.assertEqual(self.run_tool("kill", self.id, "KILL").code, 0)
+        self.assertEqual(terminal.order("wait"), ["killed", signal.SIGKILL])
 
     def test_exec_with_the_callers_terminal(self):
-        bundle = self.bundle(args=("/bin/sleep", "100"))
-        for args in (("create", "--bundle", bundle, self.id), ("start", self.id)):
-            self.assertEqual(self.run_tool(*args).code, 0)
-        shell = self.shell()
-        before = shell.settings()
-        shell.type(" ".join(self.command("exec", "-t", self.id, "/bin/busybox", "sh", "-i")) + "\n")
-        shell.expect("# ")
-        shell.type("echo a''b; cat\n")
-        shell.expect("ab\n")
-        shell.type("hello\n")
-        shell.expect("hello\nhello\n")
-        shell.type(INTERRUPT)
-        shell.expect("# ")
-        shell.type("busybox stty raw -echo; exit 6\n")
-        shell.expect(re.escape(PROMPT))
-        self.assertEqual(shell.status(), 6)
-        self.assertEqual(shell.settings(), before)
+        self.start_sleeper()
+        terminal = self.terminal()
+        before = terminal.settings()
+        terminal.start(self.command("exec", "-t", self.id, "/bin/busybox", "sh", "-i"), "# ")
+        terminal.type("echo a''b; cat\n")
+        terminal.expect("ab\n")
+        terminal.type("hello\n")
+        terminal.expect("hello\nhello\n")
+        terminal.type(INTERRUPT)
+        terminal.expect("# ")
+        terminal.type("busybox stty raw -echo; exit 6\n")
+        self.assertEqual(terminal.order("wait"), ["exited", 6])
+        self.assertEqual(terminal.settings(), before)
         self.run_tool("delete", "--force", self.id)
 
     def test_exec_stops_with_its_process(self):
-        bundle = self.bundle(args=("/bin/sleep", "100"))
-        for args in (("create", "--bundle", bundle, self.id), ("start", self.id)):
-            self.assertEqual(self.run_tool(*args).code, 0)
-        shell = self.shell()
-        shell.type(" ".join(self.command("exec", self.id, "/bin/cat")) + "\n")
-        shell.expect("cat\n")
-        shell.type("hello\n")
-        shell.expect("hello\nhello\n")
-        shell.type(STOP)
-        shell.expect(STOPPED)
-        shell.expect(re.escape(PROMPT))
+        self.start_sleeper()
+        terminal = self.terminal()
+        terminal.start(self.command("exec", self.id, "/bin/sh", "-c", "echo ready; exec cat"))
+        terminal.type("hello\n")
+        terminal.expect("hello\nhello\n")
+        terminal.type(STOP)
+        self.assertEqual(terminal.order("wait"), TSTP)
         # The container goes on.
         self.assertEqual(self.run_tool("exec", self.id, "/bin/true").code, 0)
-        shell.type("fg\n")
-        shell.expect("cat\n")
-        shell.type("again\n")
-        shell.expect("again\nagain\n")
-        shell.type(INTERRUPT)
-        shell.expect(re.escape(PROMPT))
-        self.assertEqual(shell.status(), 130)
+        terminal.order("foreground")
+        terminal.type("again\n")
+        terminal.expect("again\nagain\n")
+        terminal.type(INTERRUPT)
+        self.assertEqual(terminal.order("wait"), ["killed", signal.SIGINT])
         self.run_tool("delete", "--force", self.id)
 
     def test_stdin_must_be_a_terminal(self):
-        line = self.container("/bin/true").split()
-        with subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-            error = process.stderr.read().decode()
-        self.assertEqual(process.returncode, 1)
-        self.assertIn("process.terminal", error)
+        line = self.container("/bin/true")
+        result = self.run_tool(*line[line.index("run"):])
+        self.expect_refusal(result, "process.terminal")
 
 
 class PlainFile(TerminalTest):
@@ -575,7 +591,7 @@ class PlainFile(TerminalTest):
         path = self.directory / "out"
         with open(path, "w") as out:
             subprocess.run(["/bin/bash", "-c", script], stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                           timeout=harness.LIMIT, check=True, env=dict(os.environ, TOOL=self.sandboxed()))
+                           timeout=harness.LIMIT, check=True, env=dict(os.environ, TOOL=" ".join(self.command("do", "--"))))
         return path.read_text()
 
     def test_offset_is_shared(self):
@@ -602,6 +618,13 @@ class PlainFile(TerminalTest):
             result = self.run_tool("do", "--", "/bin/sh", "-c", "read a; echo $a", stdin=source)
             self.assertEqual(result.out, "one\n")
             self.assertEqual(os.read(source.fileno(), 100), b"two\nthree\n")
+
+    def test_opened_again_by_name(self):
+        # As on the host: a description of its own, with an offset of its own.
+        for prefix in ("", "$TOOL "):
+            with self.subTest(prefix=prefix):
+                script = "sh -c 'echo aaaa; echo bb >/dev/stdout; echo c >>/dev/stdout; echo dd' 2>&1"
+                self.assertEqual(self.output(prefix + script), "bb\nc\ndd\n")
 
     def test_run_in_a_container(self):
         bundle = self.bundle(args=("/bin/sh", "-c", "echo 2; echo 3 >&2"))
