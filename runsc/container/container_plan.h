@@ -12,7 +12,8 @@ ContainerRecord NewRecord(const std::string& id, const Bundle& bundle);
 
 // Opens what the container is given of the host: mount roots, and, with --console-socket, its terminal, whose slave
 // `console` keeps until the launch.
-absl::StatusOr<LaunchPlan> MakePlan(const CreateOptions& options, const Bundle& bundle, BootConfig boot, ScopedFd& console);
+absl::StatusOr<LaunchPlan> MakePlan(const CreateOptions& options, const Bundle& bundle, BootConfig boot,
+                                    ScopedFd& console);
 
 }  // namespace moat
 
