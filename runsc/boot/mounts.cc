@@ -163,11 +163,9 @@ class MountBuilder {
   absl::Status MakeDevices(const VfsContext& ctx) {
     Result<VfsPath> dev = vfs::Resolve(ctx, ctx.root, "/dev", {.directory_only = true});
     if (!dev.ok()) return absl::OkStatus();  // a root without /dev: its choice
-    Result<void> populated = config_.default_devices ? PopulateDev(ctx, *dev) : Result<void>();
-    if (!populated.ok() && populated.error() != kEROFS)
-      return Failed("make the default devices in /dev: {}", ErrnoText(populated.error()));
     for (size_t i = 0; i < config_.devices.size(); ++i) {
       const oci::Device& d = config_.devices[i];
+      if (d.path == "/dev/ptmx") continue;  // the container's own, whatever number the host's has
       uint32_t type = d.type == "b" ? S_IFBLK : d.type == "p" ? S_IFIFO : S_IFCHR;
       const DeviceId id{static_cast<uint32_t>(d.major), static_cast<uint32_t>(d.minor)};
       const size_t slash = d.path.rfind('/');
@@ -188,6 +186,10 @@ class MountBuilder {
         [[maybe_unused]] auto owned = vfs::SetAttr(ctx, *node, change);
       }
     }
+    // What the configuration lists itself is there by now.
+    Result<void> populated = config_.default_devices ? PopulateDev(ctx, *dev) : Result<void>();
+    if (!populated.ok() && populated.error() != kEROFS)
+      return Failed("make the default devices in /dev: {}", ErrnoText(populated.error()));
     return absl::OkStatus();
   }
 

@@ -6,6 +6,7 @@
 
 #include "runsc/cli/command.h"
 #include "runsc/cli/options.h"
+#include "runsc/container/mount_plan.h"
 #include "runsc/error/error.h"
 #include "runsc/oci/names.h"
 
@@ -21,11 +22,7 @@ absl::StatusOr<int> RunFeatures(const GlobalOptions&, std::vector<std::string> a
       {"ociVersionMin", "1.0.0"},
       {"ociVersionMax", kOciVersion},
       {"hooks", {"prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"}},
-      {"mountOptions",
-       {"async",   "atime",    "bind",       "defaults",    "dev",        "diratime",      "dirsync",   "exec",
-        "noatime", "nodev",    "nodiratime", "noexec",      "norelatime", "nostrictatime", "nosuid",    "private",
-        "rbind",   "relatime", "ro",         "rprivate",    "rro",        "rshared",       "rslave",    "runbindable",
-        "rw",      "shared",   "slave",      "strictatime", "suid",       "sync",          "unbindable"}},
+      {"mountOptions", SupportedMountOptions()},
       {"linux",
        {{"namespaces", {"ipc", "mount", "network", "pid", "uts"}},
         {"capabilities", capabilities},

@@ -1,5 +1,7 @@
 #include <sys/mount.h>
 
+#include <algorithm>
+
 #include "runsc/container/mount_plan.h"
 #include "runsc/error/error.h"
 
@@ -83,6 +85,15 @@ constexpr OptionRow kOptions[] = {
 };
 
 }  // namespace
+
+std::vector<std::string> SupportedMountOptions() {
+  std::vector<std::string> names;
+  for (const OptionRow& o : kOptions) {
+    if (o.effect != Effect::kIgnored && o.effect != Effect::kRefused) names.emplace_back(o.name);
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
 
 absl::StatusOr<MountOptions> ParseMountOptions(const std::vector<std::string>& options) {
   MountOptions out;

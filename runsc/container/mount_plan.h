@@ -37,6 +37,8 @@ struct MountOptions {
   std::string data;
   std::vector<std::string> ignored;  // known, without effect here
 };
+// Names of the options that do what mount(8) says, sorted.
+std::vector<std::string> SupportedMountOptions();
 absl::StatusOr<MountOptions> ParseMountOptions(const std::vector<std::string>& options);
 
 }  // namespace moat

@@ -80,7 +80,7 @@ BAD_CONFIGURATIONS = {
     "remount of nothing": (setting("mounts", [{"destination": "/etc", "options": ["remount", "ro"]}]), ["mounts[0]", "/etc"]),
     "propagation unknown": (setting("linux.rootfsPropagation", "nonsense"), ["rootfsPropagation"]),
     "device type unknown": (setting("linux.devices", [{"path": "/dev/x", "type": "z", "major": 1, "minor": 1}]), ["devices[0].type"]),
-    "device in the way of another": (setting("linux.devices", [{"path": "/dev/null", "type": "c", "major": 1, "minor": 5}]), ["devices[0]", "/dev/null"]),
+    "device in the way of another": (setting("linux.devices", [{"path": "/bin/busybox", "type": "c", "major": 1, "minor": 5}]), ["devices[0]", "/bin/busybox"]),
     "empty annotation": (setting("annotations", {"": "x"}), ["annotations"]),
     "hook absolute": (setting("hooks", {"prestart": [{"path": "relative"}]}), ["hooks"]),
 }

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """What the fields of config.json do to a container, and what is only warned about. Source: runtime-spec 1.2."""
+import json
 import os
 import re
 import socket
@@ -221,6 +222,27 @@ class Devices(ConfigTest):
         out = self.run_script("stat -c '%F %a %u %g' /dev/a/b/zero; head -c 2 /dev/a/b/zero | wc -c; stat -c '%F %a' /dev/pipe",
                               setting("linux.devices", devices), lambda c: os.path.lexists(self.directory / "bundle/rootfs/bin/wc") or os.symlink("busybox", self.directory / "bundle/rootfs/bin/wc"))
         self.assertEqual(out, "character special file 644 3 4\n2\nfifo 666\n")
+
+
+    def test_ptmx_is_the_containers_own(self):
+        # Docker's privileged containers list the host's.
+        devices = [{"path": "/dev/ptmx", "type": "c", "major": 5, "minor": 2}, {"path": "/dev/null", "type": "c", "major": 1, "minor": 3}]
+        self.assertEqual(self.run_script("readlink /dev/ptmx", setting("linux.devices", devices)), "pts/ptmx\n")
+
+
+class Features(ConfigTest):
+    def test_document(self):
+        features = json.loads(self.succeed("features").out)
+        self.assertEqual(features["hooks"], ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"])
+        options = features["mountOptions"]
+        self.assertEqual(options, sorted(set(options)))
+        # What the specification demands of every runtime (config.md, "Linux mount options").
+        must = """async atime bind defaults dev diratime dirsync exec iversion lazytime loud noatime nodev nodiratime noexec noiversion
+            nolazytime norelatime nostrictatime nosuid private rbind relatime remount ro rprivate rshared rslave runbindable rw shared
+            silent slave strictatime suid sync unbindable"""
+        self.assertEqual(set(must.split()) - set(options), set())
+        self.assertNotIn("idmap", options)
+        self.assertIn("CAP_CHOWN", features["linux"]["capabilities"])
 
 
 if __name__ == "__main__":
