@@ -146,7 +146,7 @@ void FileLockList::StopWaiting(const LockOwner& owner) {
 
 void FileLockList::ReleaseProcess(int32_t pid) { ClearRange(0, kLockToEnd, LockOwner::Process(pid)); }
 
-Result<void> FileLockList::Flock(const File* file, bool exclusive) {
+Result<void> FileLockList::Flock(const File* file, bool exclusive, int32_t pid) {
   bool dropped = false;
   Result<void> result;
   {
@@ -162,7 +162,7 @@ Result<void> FileLockList::Flock(const File* file, bool exclusive) {
     if (conflict) {
       result = kEAGAIN;
     } else {
-      flocks_.push_back({file, exclusive});
+      flocks_.push_back({file, exclusive, pid});
     }
   }
   if (dropped) wait_queue_.Notify(EPOLLIN);
@@ -189,7 +189,7 @@ void FileLockList::ReleaseDescription(const File* file) {
   if (n != 0) wait_queue_.Notify(EPOLLIN);
 }
 
-Result<void> FileLockList::SetLease(File* file, int type) {
+Result<void> FileLockList::SetLease(File* file, int type, int32_t pid) {
   bool notify = false;
   const Inode& inode = *file->path().dentry->inode_ptr();
   if (type == F_RDLCK && inode.open_for_writing()) return kEAGAIN;
@@ -214,7 +214,7 @@ Result<void> FileLockList::SetLease(File* file, int type) {
         own->type = own->target = type;
         notify = true;
       } else {
-        leases_.push_back({file, type, type, 0});
+        leases_.push_back({file, type, type, kNoDeadline, pid});
       }
     }
   }
@@ -282,11 +282,13 @@ Result<void> FileLockList::BreakLeases(bool for_write) {
 std::vector<FileLockList::Info> FileLockList::Snapshot() const {
   std::vector<Info> out;
   MutexLock lock(mu_);
-  for (const FlockEntry& e : flocks_) out.push_back({Info::kFlock, e.exclusive, 0, 0, kLockToEnd});
+  for (const FlockEntry& e : flocks_) out.push_back({Info::kFlock, e.exclusive, e.pid, 0, kLockToEnd});
   for (const RangeLock& r : ranges_) {
     out.push_back({r.owner.file != nullptr ? Info::kOfd : Info::kPosix, r.exclusive, r.owner.pid, r.start, r.end});
   }
-  for (const Lease& l : leases_) out.push_back({Info::kLease, l.type == F_WRLCK, 0, 0, kLockToEnd});
+  for (const Lease& l : leases_) {
+    out.push_back({Info::kLease, l.type == F_WRLCK, l.pid, 0, kLockToEnd, l.target != l.type});
+  }
   return out;
 }
 

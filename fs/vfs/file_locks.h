@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "platform/base/mutex.h"
+#include "platform/base/ref_ptr.h"
 #include "platform/base/result.h"
 #include "platform/fiber/clock.h"
 #include "platform/fiber/wait_queue.h"
@@ -20,6 +21,7 @@
 namespace moat {
 
 class File;
+class Inode;
 
 // Whose lock: a process (POSIX, by its thread group id in the root pid namespace) or an open file description.
 struct LockOwner {
@@ -57,13 +59,14 @@ class FileLockList {
   void ReleaseProcess(int32_t pid);
 
   // flock(2): one lock per file description. A conversion drops the old lock first, as Linux does.
-  Result<void> Flock(const File* file, bool exclusive);
+  // `pid`: for /proc/locks.
+  Result<void> Flock(const File* file, bool exclusive, int32_t pid = 0);
   void Unflock(const File* file);
   // The description goes away: its flock, OFD ranges and lease go too.
   void ReleaseDescription(const File* file);
 
   // F_SETLEASE / F_GETLEASE: F_RDLCK, F_WRLCK or F_UNLCK. `opens` describes the other open descriptions: kEAGAIN.
-  Result<void> SetLease(File* file, int type);
+  Result<void> SetLease(File* file, int type, int32_t pid = 0);
   int GetLease(const File* file) const;  // F_UNLCK: none
   // An open or truncate that conflicts: asks the holders to give way (they get a signal through the breaker) and
   // answers kEAGAIN until they did, or until /proc/sys/fs/lease-break-time has passed.
@@ -76,8 +79,9 @@ class FileLockList {
   struct Info {  // /proc/locks
     enum Kind { kFlock, kPosix, kOfd, kLease } kind;
     bool exclusive;
-    int32_t pid;
+    int32_t pid;  // of whose lock; -1 for one of a description
     uint64_t start, end;
+    bool breaking = false;  // a lease that its holder was asked for
   };
   std::vector<Info> Snapshot() const;
 
@@ -87,10 +91,12 @@ class FileLockList {
     int type;           // now
     int target;         // what a break asks for; == type when none is pending
     Deadline deadline;  // of the break
+    int32_t pid;
   };
   struct FlockEntry {
     const File* file;
     bool exclusive;
+    int32_t pid;
   };
   const RangeLock* ConflictLocked(const RangeLock& lock) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void ExpireLeasesLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -103,6 +109,9 @@ class FileLockList {
   std::vector<Lease> leases_ ABSL_GUARDED_BY(mu_);
   WaitQueue wait_queue_;
 };
+
+// Those whose locks() have been asked for, for /proc/locks.
+std::vector<RefPtr<Inode>> InodesWithLocks();
 
 // /proc/sys/fs/lease-break-time: seconds that a holder has; 0: for ever.
 inline std::atomic<int32_t> lease_break_time{45};

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 
 #include <array>
+#include <set>
 
 #include "fs/vfs/file.h"
 #include "fs/vfs/file_locks.h"
@@ -29,7 +30,40 @@ struct Inode::Extra {
 Inode::Inode(FileSystem& fs, uint32_t type, uint64_t ino, LockRank dir_rank)
     : fs_(fs), type_(type & S_IFMT), ino_(ino), dir_mu_(dir_rank) {}
 
-Inode::~Inode() { delete extra_.load(std::memory_order_acquire); }
+namespace {
+
+// The inodes whose lock lists were ever used.
+struct LockedInodes {
+  Mutex mu{LockRank::kLeaf};
+  std::set<Inode*> inodes ABSL_GUARDED_BY(mu);
+  static LockedInodes& Get() {
+    static LockedInodes* all = new LockedInodes;
+    return *all;
+  }
+};
+
+}  // namespace
+
+std::vector<RefPtr<Inode>> InodesWithLocks() {
+  std::vector<RefPtr<Inode>> out;
+  LockedInodes& all = LockedInodes::Get();
+  MutexLock lock(all.mu);
+  for (Inode* i : all.inodes) {
+    if (i->TryAddRef()) out.push_back(AdoptRef(i));
+  }
+  return out;
+}
+
+Inode::~Inode() {
+  Extra* e = extra_.load(std::memory_order_acquire);
+  if (e == nullptr) return;
+  if (e->locks_used.load(std::memory_order_relaxed)) {
+    LockedInodes& all = LockedInodes::Get();
+    MutexLock lock(all.mu);
+    all.inodes.erase(this);
+  }
+  delete e;
+}
 
 Inode::Extra& Inode::extra() const {
   Extra* e = extra_.load(std::memory_order_acquire);
@@ -42,7 +76,11 @@ Inode::Extra& Inode::extra() const {
 
 FileLockList& Inode::locks() {
   Extra& e = extra();
-  e.locks_used.store(true, std::memory_order_relaxed);
+  if (!e.locks_used.exchange(true, std::memory_order_relaxed)) {
+    LockedInodes& all = LockedInodes::Get();
+    MutexLock lock(all.mu);
+    all.inodes.insert(this);
+  }
   return e.locks;
 }
 

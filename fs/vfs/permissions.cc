@@ -71,7 +71,7 @@ Result<void> MayDelete(const VfsContext& ctx, Inode& dir, Inode& victim, bool is
 }
 
 Result<void> MayFollowSymlink(const VfsContext& ctx, Inode& dir, Inode& link) {
-  if (!ProtectedNames::kSymlinks) return {};
+  if (ProtectedNames::symlinks.load(std::memory_order_relaxed) == 0) return {};
   Inode::Access d = TRY(dir.GetAccess());
   if ((d.mode & (S_ISVTX | S_IWOTH)) != (S_ISVTX | S_IWOTH)) return {};
   Inode::Access l = TRY(link.GetAccess());
@@ -81,7 +81,7 @@ Result<void> MayFollowSymlink(const VfsContext& ctx, Inode& dir, Inode& link) {
 
 Result<void> MayLink(const VfsContext& ctx, Inode& source) {
   Inode::Access a = TRY(source.GetAccess());
-  if (!ProtectedNames::kHardlinks || OwnerOrCapable(ctx.cred, a)) return {};
+  if (ProtectedNames::hardlinks.load(std::memory_order_relaxed) == 0 || OwnerOrCapable(ctx.cred, a)) return {};
   bool safe = source.type() == S_IFREG && (a.mode & S_ISUID) == 0 &&
               (a.mode & (S_ISGID | S_IXGRP)) != (S_ISGID | S_IXGRP) &&
               source.CheckPermission(ctx, kMayRead | kMayWrite).ok();
@@ -89,7 +89,9 @@ Result<void> MayLink(const VfsContext& ctx, Inode& source) {
 }
 
 Result<void> MayOpenExistingInSticky(const VfsContext& ctx, Inode& dir, Inode& inode) {
-  int level = inode.type() == S_IFIFO ? ProtectedNames::kFifos : inode.type() == S_IFREG ? ProtectedNames::kRegular : 0;
+  int level = inode.type() == S_IFIFO   ? ProtectedNames::fifos.load(std::memory_order_relaxed)
+              : inode.type() == S_IFREG ? ProtectedNames::regular.load(std::memory_order_relaxed)
+                                        : 0;
   if (level == 0) return {};
   Inode::Access d = TRY(dir.GetAccess());
   if ((d.mode & S_ISVTX) == 0) return {};

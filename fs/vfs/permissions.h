@@ -12,12 +12,9 @@ inline constexpr int kMayExec = 1;
 inline constexpr int kMayWrite = 2;
 inline constexpr int kMayRead = 4;
 
-// The defaults of Debian (fs.protected_* sysctls).
+// The fs.protected_* sysctls; they begin with Debian's defaults.
 struct ProtectedNames {
-  static constexpr bool kSymlinks = true;
-  static constexpr bool kHardlinks = true;
-  static constexpr int kFifos = 1;
-  static constexpr int kRegular = 2;
+  static inline std::atomic<int32_t> symlinks{1}, hardlinks{1}, fifos{1}, regular{2};
 };
 
 // capable_wrt_inode_uidgid(): a capability counts for an inode whose ids the caller's user namespace maps.

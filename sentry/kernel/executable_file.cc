@@ -15,6 +15,7 @@ class VfsMappingSource final : public MappingSource {
   VfsMappingSource(RefPtr<File> file, RefPtr<MountNamespace> mounts, VfsPath root, RefPtr<RefCounted> denial)
       : file_(std::move(file)), mounts_(std::move(mounts)), root_(std::move(root)), denial_(std::move(denial)) {}
   std::string MapsName() const override { return mounts_->PathName(file_->path(), root_); }
+  RefPtr<RefCounted> file() const override { return file_; }
 
  private:
   const RefPtr<File> file_;

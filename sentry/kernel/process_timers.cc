@@ -76,6 +76,7 @@ struct ProcessTimers::Alarm : Timer {
 
 struct ProcessTimers::PosixTimer : RefCounted {
   int32_t id = 0;
+  int32_t given_clock = 0;
   abi::SigEvent event{};
   RefPtr<Task> target;  // SIGEV_THREAD_ID
   std::unique_ptr<Alarm> alarm;
@@ -135,6 +136,7 @@ void ProcessTimers::OnInterval(int which) {
 
 Result<int32_t> ProcessTimers::Create(Task& t, int32_t clock, const abi::SigEvent* given) {
   auto timer = MakeRef<PosixTimer>();
+  timer->given_clock = clock;
   abi::SigEvent& event = timer->event;
   if (given != nullptr) {
     event = *given;
@@ -205,6 +207,13 @@ Result<int32_t> ProcessTimers::Create(Task& t, int32_t clock, const abi::SigEven
   int32_t id = timer->id;
   timers_.emplace(id, std::move(timer));
   return id;
+}
+
+std::vector<ProcessTimers::Info> ProcessTimers::List() {
+  std::vector<Info> out;
+  MutexLock lock(mu_);
+  for (const auto& [id, t] : timers_) out.push_back({id, t->given_clock, t->event, t->target});
+  return out;
 }
 
 Result<void> ProcessTimers::Delete(int32_t id) {

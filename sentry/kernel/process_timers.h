@@ -14,6 +14,7 @@
 
 #include <map>
 #include <memory>
+#include <vector>
 
 #include "platform/abi/signal.h"
 #include "platform/base/mutex.h"
@@ -51,6 +52,14 @@ class ProcessTimers {
   Result<TimerSetting> Set(int32_t id, bool absolute, TimerSetting setting);
   Result<TimerSetting> Get(int32_t id);
   Result<int32_t> Overrun(int32_t id);
+
+  // What timer_create made, for /proc/<pid>/timers; `target`: the thread that SIGEV_THREAD_ID names, else null.
+  struct Info {
+    int32_t id, clock;
+    abi::SigEvent event;
+    RefPtr<Task> target;
+  };
+  std::vector<Info> List();
 
   // Called by signal delivery, without locks, for each signal with si_code SI_TIMER that it takes from a queue:
   // fills in si_overrun and arms the next period.

@@ -16,6 +16,7 @@
 #include "platform/platform.h"
 #include "sentry/kernel/fd_table.h"
 #include "sentry/kernel/fs_context.h"
+#include "sentry/kernel/io_counts.h"
 #include "sentry/kernel/namespaces.h"
 #include "sentry/kernel/pid_namespace.h"
 #include "sentry/kernel/rlimits.h"
@@ -139,6 +140,7 @@ class Task : public RefCounted {
   CpuTimes cpu_times() const;
   uint64_t voluntary_switches() const { return parks_.load(std::memory_order_relaxed); }
   uint64_t syscall_count() const { return syscalls_.load(std::memory_order_relaxed); }
+  IoCounter& io() { return io_; }  // counted by the task itself
   bool exited() const { return exited_.load(std::memory_order_acquire); }
   // It has told its joiner (set_tid_address(2)) that it is gone.
   bool leaving() const { return leaving_.load(std::memory_order_acquire); }
@@ -302,6 +304,7 @@ class Task : public RefCounted {
   std::atomic<Nanos> system_time_{0};
   std::atomic<uint64_t> parks_{0};
   std::atomic<uint64_t> syscalls_{0};
+  IoCounter io_;
   std::atomic<uint64_t> last_syscall_{~uint64_t{0}};
   std::atomic<int> parent_death_signal_{0};
   std::atomic<uint64_t> timer_slack_{50'000};

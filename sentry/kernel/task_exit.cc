@@ -99,6 +99,7 @@ bool TaskExit::RemoveTask(Task& t) {
     MutexLock signal_lock(group.signal_mu_);
     ResourceUsage usage;
     usage.voluntary_switches = t.voluntary_switches();
+    usage.io = t.io().counts();
     group.dead_tasks_usage_.Add(usage);
     group.RemoveTaskLocked(t);
     t.exited_.store(true, std::memory_order_release);

@@ -18,6 +18,7 @@ void ResourceUsage::Add(const ResourceUsage& o) {
   major_faults += o.major_faults;
   voluntary_switches += o.voluntary_switches;
   involuntary_switches += o.involuntary_switches;
+  io.Add(o.io);
 }
 
 abi::Rusage ResourceUsage::ToRusage() const {
@@ -131,7 +132,10 @@ void ThreadGroup::DropPendingLocked(SignalSet which) {
 
 ResourceUsage ThreadGroup::UsageLocked() const {
   ResourceUsage sum = dead_tasks_usage_;
-  for (const RefPtr<Task>& t : tasks_) sum.voluntary_switches += t->voluntary_switches();
+  for (const RefPtr<Task>& t : tasks_) {
+    sum.voluntary_switches += t->voluntary_switches();
+    sum.io.Add(t->io().counts());
+  }
   const CpuTimes times = cpu_times();
   sum.user += times.user;
   sum.system += times.system;

@@ -23,6 +23,7 @@ struct ResourceUsage {
   uint64_t max_rss = 0;  // bytes
   uint64_t minor_faults = 0, major_faults = 0;
   uint64_t voluntary_switches = 0, involuntary_switches = 0;
+  IoCounts io;
   void Add(const ResourceUsage& o);
   abi::Rusage ToRusage() const;
 };

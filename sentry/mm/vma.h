@@ -21,6 +21,8 @@ class MappingSource : public RefCounted {
  public:
   // "/usr/lib/libc.so.6", "/dev/zero (deleted)", "[anon:name]".
   virtual std::string MapsName() const = 0;
+  // The file description behind it, opaque to mm; null when there is none.
+  virtual RefPtr<RefCounted> file() const { return nullptr; }
 };
 
 // A fixed name, for prctl(PR_SET_VMA_ANON_NAME) and objects without a path.

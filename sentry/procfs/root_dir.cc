@@ -83,6 +83,7 @@ RefPtr<Inode> MakeProcRoot(ProcFs& fs, bool pid_only) {
             }));
   if (!pid_only) {
     AddSystemFiles(fs, *root);
+    AddLockFiles(fs, *root);
     root->Add("sys", MakeSysctlTree(fs));
   }
   return root;

@@ -4,6 +4,7 @@
 #include "fs/anon/inotify.h"
 #include "fs/pseudofs/text_file.h"
 #include "fs/vfs/file_locks.h"
+#include "fs/vfs/permissions.h"
 #include "sentry/kernel/random.h"
 #include "sentry/kernel/system_info.h"
 #include "sentry/procfs/sysctl.h"
@@ -12,6 +13,7 @@ namespace moat {
 namespace {
 
 using Text = Result<std::string>;
+using Names = ProtectedNames;
 
 // A random UUID, version 4 (RFC 9562).
 std::string Uuid() {
@@ -73,9 +75,14 @@ Text OsVersion(ProcFs&, const VfsContext&) { return std::string(kSystemVersion);
 
 Text AioRequests(ProcFs&, const VfsContext&) { return fmt::format("{}", AioContexts::total()); }
 
-Text LeaseBreakTime(ProcFs&, const VfsContext&) { return fmt::format("{}", lease_break_time.load()); }
-Result<void> SetLeaseBreakTime(ProcFs&, const VfsContext&, std::string_view v) {
-  lease_break_time.store(static_cast<int32_t>(TRY(ParseDecimal(v, 0, INT32_MAX))));
+// A number that some part of the sandbox reads.
+template <std::atomic<int32_t>& kValue>
+Text Number(ProcFs&, const VfsContext&) {
+  return fmt::format("{}", kValue.load(std::memory_order_relaxed));
+}
+template <std::atomic<int32_t>& kValue, int32_t kMax>
+Result<void> SetNumber(ProcFs&, const VfsContext&, std::string_view v) {
+  kValue.store(static_cast<int32_t>(TRY(ParseDecimal(v, 0, kMax))), std::memory_order_relaxed);
   return {};
 }
 
@@ -145,6 +152,40 @@ const std::vector<SysctlRow>& SysctlTable() {
       {"kernel/pty/reserve", 0444, "1024"},
       {"kernel/seccomp/actions_avail", 0444, "kill_process kill_thread trap errno user_notif trace log allow"},
       {"kernel/keys/maxkeys", 0444, "200"},
+      {"kernel/keys/maxbytes", 0444, "20000"},
+      {"kernel/keys/root_maxkeys", 0444, "1000000"},
+      {"kernel/keys/root_maxbytes", 0444, "25000000"},
+      {"kernel/keys/gc_delay", 0444, "300"},
+      {"kernel/keys/persistent_keyring_expiry", 0444, "259200"},
+      {"kernel/arch", 0444, "x86_64"},
+      {"kernel/auto_msgmni", 0444, "0"},
+      {"kernel/cad_pid", 0600, "1"},
+      {"kernel/ctrl-alt-del", 0444, "0"},
+      {"kernel/msg_next_id", 0444, "-1"},
+      {"kernel/sem_next_id", 0444, "-1"},
+      {"kernel/shm_next_id", 0444, "-1"},
+      {"kernel/nmi_watchdog", 0444, "0"},
+      {"kernel/numa_balancing", 0444, "0"},
+      {"kernel/panic_on_oops", 0444, "0"},
+      {"kernel/panic_on_warn", 0444, "0"},
+      {"kernel/perf_cpu_time_max_percent", 0444, "25"},
+      {"kernel/perf_event_max_sample_rate", 0444, "100000"},
+      {"kernel/perf_event_max_stack", 0444, "127"},
+      {"kernel/perf_event_mlock_kb", 0444, "516"},
+      {"kernel/print-fatal-signals", 0444, "0"},
+      {"kernel/printk_delay", 0444, "0"},
+      {"kernel/printk_devkmsg", 0444, "on"},
+      {"kernel/printk_ratelimit", 0444, "5"},
+      {"kernel/printk_ratelimit_burst", 0444, "10"},
+      {"kernel/random/urandom_min_reseed_secs", 0444, "60"},
+      {"kernel/random/write_wakeup_threshold", 0444, "256"},
+      {"kernel/sched_autogroup_enabled", 0444, "0"},
+      {"kernel/sched_cfs_bandwidth_slice_us", 0444, "5000"},
+      {"kernel/sched_rr_timeslice_ms", 0444, "100"},
+      {"kernel/sysctl_writes_strict", 0444, "1"},
+      {"kernel/task_delayacct", 0444, "0"},
+      {"kernel/timer_migration", 0444, "1"},
+      {"kernel/watchdog", 0444, "0"},
       {"kernel/sysrq", 0444, "0"},
       // --- fs ---
       {"fs/file-max", 0444, "9223372036854775807"},
@@ -158,11 +199,15 @@ const std::vector<SysctlRow>& SysctlTable() {
       {"fs/overflowuid", 0444, "65534"},
       {"fs/overflowgid", 0444, "65534"},
       {"fs/suid_dumpable", 0444, "0"},
-      {"fs/protected_hardlinks", 0444, "1"},
-      {"fs/protected_symlinks", 0444, "1"},
-      {"fs/protected_fifos", 0444, "0"},
-      {"fs/protected_regular", 0444, "0"},
-      {"fs/lease-break-time", 0644, nullptr, LeaseBreakTime, SetLeaseBreakTime},
+      {"fs/protected_hardlinks", 0600, nullptr, Number<Names::hardlinks>, SetNumber<Names::hardlinks, 1>},
+      {"fs/protected_symlinks", 0600, nullptr, Number<Names::symlinks>, SetNumber<Names::symlinks, 1>},
+      {"fs/protected_fifos", 0600, nullptr, Number<Names::fifos>, SetNumber<Names::fifos, 2>},
+      {"fs/protected_regular", 0600, nullptr, Number<Names::regular>, SetNumber<Names::regular, 2>},
+      {"fs/dentry-state", 0444, "0\t0\t45\t0\t0\t0"},
+      {"fs/dir-notify-enable", 0444, "1"},
+      {"fs/inode-nr", 0444, "0\t0"},
+      {"fs/inode-state", 0444, "0\t0\t0\t0\t0\t0\t0"},
+      {"fs/lease-break-time", 0644, nullptr, Number<lease_break_time>, SetNumber<lease_break_time, INT32_MAX>},
       {"fs/leases-enable", 0444, "1"},
       {"fs/mount-max", 0444, "100000"},
       {"fs/inotify/max_queued_events", 0444, nullptr, InotifyEvents},
@@ -183,6 +228,34 @@ const std::vector<SysctlRow>& SysctlTable() {
       {"vm/swappiness", 0444, "60"},
       {"vm/nr_hugepages", 0444, "0"},
       {"vm/zone_reclaim_mode", 0444, "0"},
+      {"vm/admin_reserve_kbytes", 0444, "8192"},
+      {"vm/compaction_proactiveness", 0444, "20"},
+      {"vm/dirty_background_bytes", 0444, "0"},
+      {"vm/dirty_background_ratio", 0444, "10"},
+      {"vm/dirty_bytes", 0444, "0"},
+      {"vm/dirty_expire_centisecs", 0444, "3000"},
+      {"vm/dirty_ratio", 0444, "20"},
+      {"vm/dirty_writeback_centisecs", 0444, "500"},
+      {"vm/dirtytime_expire_seconds", 0444, "43200"},
+      {"vm/drop_caches", 0444, "0"},
+      {"vm/extfrag_threshold", 0444, "500"},
+      {"vm/hugetlb_shm_group", 0444, "0"},
+      {"vm/laptop_mode", 0444, "0"},
+      {"vm/legacy_va_layout", 0444, "0"},
+      {"vm/lowmem_reserve_ratio", 0444, "256\t256\t32\t0\t0"},
+      {"vm/memfd_noexec", 0444, "0"},
+      {"vm/min_free_kbytes", 0444, "67584"},
+      {"vm/nr_overcommit_hugepages", 0444, "0"},
+      {"vm/numa_zonelist_order", 0444, "Node"},
+      {"vm/oom_dump_tasks", 0444, "1"},
+      {"vm/oom_kill_allocating_task", 0444, "0"},
+      {"vm/page-cluster", 0444, "3"},
+      {"vm/panic_on_oom", 0444, "0"},
+      {"vm/stat_interval", 0444, "1"},
+      {"vm/user_reserve_kbytes", 0444, "131072"},
+      {"vm/vfs_cache_pressure", 0444, "100"},
+      {"vm/watermark_boost_factor", 0444, "15000"},
+      {"vm/watermark_scale_factor", 0444, "10"},
       {"vm/unprivileged_userfaultfd", 0444, "0"},
       // --- user ---
       {"user/max_user_namespaces", 0444, "65536"},
@@ -192,6 +265,10 @@ const std::vector<SysctlRow>& SysctlTable() {
       {"user/max_ipc_namespaces", 0444, "65536"},
       {"user/max_net_namespaces", 0444, "65536"},
       {"user/max_cgroup_namespaces", 0444, "65536"},
+      {"user/max_inotify_instances", 0444, "128"},
+      {"user/max_inotify_watches", 0444, nullptr, InotifyWatches},
+      {"debug/exception-trace", 0444, "1"},
+      {"dev/tty/ldisc_autoload", 0444, "1"},
       // --- net ---
       {"net/core/somaxconn", 0444, "4096"},
       {"net/core/rmem_default", 0444, "212992"},

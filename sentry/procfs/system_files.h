@@ -7,6 +7,8 @@
 namespace moat {
 
 void AddSystemFiles(ProcFs& fs, StaticDir& root);
+// lock_files.cc: locks and System V objects.
+void AddLockFiles(ProcFs& fs, StaticDir& root);
 
 // cpuinfo.cc: what the CPUID instruction says, once per guest CPU.
 std::string CpuInfo(int cpus);

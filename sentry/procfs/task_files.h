@@ -29,7 +29,8 @@ RefPtr<Inode> MakeMem(ProcFs& fs, RefPtr<Task> task, bool thread);
 Result<std::string> Comm(ProcFs& fs, Task& task, const VfsContext& ctx);
 Result<size_t> SetComm(ProcFs& fs, Task& task, const VfsContext& ctx, std::string_view text, int64_t offset);
 Result<std::string> Limits(ProcFs& fs, Task& task, const VfsContext& ctx);
-Result<std::string> Io(ProcFs& fs, Task& task, const VfsContext& ctx);
+Result<std::string> ProcessIo(ProcFs& fs, Task& task, const VfsContext& ctx);
+Result<std::string> ThreadIo(ProcFs& fs, Task& task, const VfsContext& ctx);
 Result<std::string> Cgroup(ProcFs& fs, Task& task, const VfsContext& ctx);
 Result<std::string> Cpuset(ProcFs& fs, Task& task, const VfsContext& ctx);
 Result<std::string> OomScore(ProcFs& fs, Task& task, const VfsContext& ctx);
@@ -48,6 +49,7 @@ Result<std::string> TimerSlack(ProcFs& fs, Task& task, const VfsContext& ctx);
 Result<size_t> SetTimerSlack(ProcFs& fs, Task& task, const VfsContext& ctx, std::string_view text, int64_t offset);
 Result<std::string> CoredumpFilter(ProcFs& fs, Task& task, const VfsContext& ctx);
 Result<std::string> Children(ProcFs& fs, Task& task, const VfsContext& ctx);
+Result<std::string> Timers(ProcFs& fs, Task& task, const VfsContext& ctx);
 
 // task_id_maps.cc
 Result<std::string> UidMap(ProcFs& fs, Task& task, const VfsContext& ctx);
@@ -71,6 +73,9 @@ RefPtr<Inode> MakeNsDir(ProcFs& fs, RefPtr<Task> task, bool thread);
 // fd_dir.cc
 RefPtr<Inode> MakeFdDir(ProcFs& fs, RefPtr<Task> task, bool thread);
 RefPtr<Inode> MakeFdInfoDir(ProcFs& fs, RefPtr<Task> task, bool thread);
+
+// map_files_dir.cc
+RefPtr<Inode> MakeMapFilesDir(ProcFs& fs, RefPtr<Task> task, bool thread);
 
 // subtask_dir.cc: /proc/<pid>/task
 RefPtr<Inode> MakeSubtaskDir(ProcFs& fs, RefPtr<Task> task, bool thread);

@@ -23,6 +23,7 @@ Result<int64_t> ReadFile(Task& t, File& file, IoDest& dst, IoPosition at, bool m
   if (!n.ok() && n.error() == kEAGAIN && may_block && !file.nonblocking()) [[unlikely]] {
     n = BlockingOp(t, file.wait_queue(), EPOLLIN | EPOLLRDHUP, kNoDeadline, once);
   }
+  t.io().CountRead(n.value_or(0));
   if (!n.ok()) return n.error();
   if (*n != 0 && notify::AnyWatch()) notify::EmitOnPath(file.path(), IN_ACCESS);
   return static_cast<int64_t>(*n);
@@ -37,18 +38,21 @@ Result<int64_t> WriteFile(Task& t, File& file, IoSource& src, IoPosition at, boo
   auto once = [&] {
     return at.explicit_offset ? file.WriteAt(fs, src, at.offset + static_cast<int64_t>(done)) : file.Write(fs, src);
   };
+  Errno error = Errno::kOK;
   for (;;) {
     Result<size_t> n = once();
     if (!n.ok() && n.error() == kEAGAIN && block) n = BlockingOp(t, file.wait_queue(), EPOLLOUT, kNoDeadline, once);
     if (!n.ok()) {
       RaiseWriteSignal(t, n.error());
-      if (done == 0) return n.error();
+      error = n.error();
       break;
     }
     done += *n;
     // A blocking stream takes all; a short write of anything else is the answer.
     if (*n == 0 || done >= total || src.remaining() == 0 || !block) break;
   }
+  t.io().CountWrite(done);
+  if (done == 0 && error != Errno::kOK) return error;
   if (done != 0 && notify::AnyWatch()) notify::EmitOnPath(file.path(), IN_MODIFY);
   return static_cast<int64_t>(done);
 }

@@ -164,7 +164,7 @@ Result<int64_t> SetLease(Task& t, File& file, int fd, int type) {
   File::AsyncOwner owner = file.async_owner();
   owner.lease_fd = fd;
   file.set_async_owner(owner);
-  TRY(file.inode()->locks().SetLease(&file, type));
+  TRY(file.inode()->locks().SetLease(&file, type, t.thread_group().RootId()));
   return 0;
 }
 
@@ -262,7 +262,7 @@ Result<int64_t> SysFlock(Task& t, FdNum fd, int operation) {
       return kEINVAL;
   }
   bool exclusive = (operation & LOCK_EX) != 0;
-  auto once = [&] { return locks.Flock(file.get(), exclusive); };
+  auto once = [&] { return locks.Flock(file.get(), exclusive, t.thread_group().RootId()); };
   Result<void> r = wait ? BlockingOp(t, locks.wait_queue(), EPOLLIN, kNoDeadline, once) : once();
   if (!r.ok()) return r.error();
   return 0;

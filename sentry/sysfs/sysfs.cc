@@ -29,7 +29,26 @@ std::string CpuMask(int cpus, int only) {
   return s;
 }
 
-void AddCpus(PseudoFs& fs, StaticDir& devices, int cpus) {
+// All memory is one node's.
+std::string NodeMeminfo(Kernel& kernel) {
+  const MemoryInfo m = ReadMemoryInfo(kernel);
+  std::string s;
+  auto line = [&](const char* name, uint64_t bytes) {
+    s += fmt::format("Node 0 {:<15}{:8} kB\n", std::string(name) + ":", bytes >> 10);
+  };
+  line("MemTotal", m.total);
+  line("MemFree", m.free);
+  line("MemUsed", m.total - std::min(m.total, m.free));
+  line("Active", m.anonymous + m.page_cache);
+  line("Inactive", 0);
+  line("FilePages", m.page_cache);
+  line("AnonPages", m.anonymous);
+  line("Shmem", m.shared);
+  return s + "Node 0 HugePages_Total:     0\nNode 0 HugePages_Free:      0\nNode 0 HugePages_Surp:      0\n";
+}
+
+void AddCpus(PseudoFs& fs, StaticDir& devices, Kernel& kernel) {
+  const int cpus = kernel.cpus();
   StaticDir& system = devices.Sub("system");
   StaticDir& cpu = system.Sub("cpu");
   cpu.Add("online", Fixed(fs, CpuList(cpus)));
@@ -61,6 +80,8 @@ void AddCpus(PseudoFs& fs, StaticDir& devices, int cpus) {
   node0.Add("cpulist", Fixed(fs, CpuList(cpus)));
   node0.Add("cpumap", Fixed(fs, CpuMask(cpus, -1)));
   node0.Add("distance", Fixed(fs, "10\n"));
+  node0.Add("meminfo",
+            MakeText(fs, 0444, [&kernel](const VfsContext&) -> Result<std::string> { return NodeMeminfo(kernel); }));
 }
 
 void AddKernelCorner(PseudoFs& fs, StaticDir& kernel) {
@@ -80,7 +101,7 @@ void AddKernelCorner(PseudoFs& fs, StaticDir& kernel) {
 RefPtr<PseudoFs> MakeSysfs(Kernel& kernel) {
   RefPtr<PseudoFs> fs = MakeRef<PseudoFs>("sysfs", uint64_t{SYSFS_MAGIC}, true);
   RefPtr<StaticDir> root = MakeRef<StaticDir>(*fs, 0755u);
-  AddCpus(*fs, root->Sub("devices"), kernel.cpus());
+  AddCpus(*fs, root->Sub("devices"), kernel);
   root->Sub("devices").Sub("virtual");
   AddKernelCorner(*fs, root->Sub("kernel"));
   root->Sub("fs").Sub("cgroup");

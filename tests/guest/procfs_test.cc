@@ -4,14 +4,19 @@
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/shm.h>
 #include <sys/stat.h>
 #include <sys/sysinfo.h>
+#include <sys/sysmacros.h>
 #include <sys/utsname.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <sstream>
 #include <thread>
 
 #include "tests/guest/support/child.h"
@@ -212,6 +217,109 @@ INSTANTIATE_TEST_SUITE_P(
       for (char& c : name) c = isalnum(c) ? c : '_';
       return name;
     });
+uint64_t IoField(const std::string& path, const char* name) { return std::stoull("0" + ProcField(path, name)); }
+TEST(Proc, IoCountsReadsAndWrites) {
+  const TempDir dir;
+  const std::string path = dir.File("f", std::string(1000, 'x'));
+  const char* const io = "/proc/self/io";
+  const uint64_t read_before = IoField(io, "rchar"), written_before = IoField(io, "wchar");
+  const uint64_t calls_before = IoField(io, "syscw");
+  const uint64_t own_before = IoField("/proc/thread-self/io", "wchar");
+  const ScopedFd fd(open(path.c_str(), O_RDWR));
+  char b[600];
+  ASSERT_EQ(read(fd.get(), b, 600), 600);
+  ASSERT_EQ(write(fd.get(), b, 300), 300);
+  EXPECT_GE(IoField(io, "rchar"), read_before + 600);
+  EXPECT_EQ(IoField(io, "wchar"), written_before + 300);
+  EXPECT_EQ(IoField(io, "syscw"), calls_before + 1);
+  // A thread that has ended still counts for its process, and for no other thread.
+  std::thread([&] { EXPECT_EQ(write(fd.get(), b, 100), 100); }).join();
+  EXPECT_EQ(IoField(io, "wchar"), written_before + 400);
+  EXPECT_EQ(IoField("/proc/thread-self/io", "wchar"), own_before + 300);
+}
+TEST(Proc, TimersAreListed) {
+  EXPECT_EQ(ReadFile("/proc/self/timers"), "");
+  sigevent event = {};
+  event.sigev_notify = SIGEV_SIGNAL;
+  event.sigev_signo = SIGUSR2;
+  event.sigev_value.sival_ptr = reinterpret_cast<void*>(0x1234);
+  timer_t timer;
+  ASSERT_OK(timer_create(CLOCK_MONOTONIC, &event, &timer));
+  EXPECT_EQ(ReadFile("/proc/self/timers"),
+            "ID: 0\nsignal: 12/0000000000001234\nnotify: signal/pid." + std::to_string(getpid()) + "\nClockID: 1\n");
+  ASSERT_OK(timer_delete(timer));
+  EXPECT_EQ(ReadFile("/proc/self/timers"), "");
+}
+TEST(Proc, MapFilesLeadToTheFiles) {
+  const TempDir dir;
+  const std::string path = dir.File("f", std::string(3 * kPage, 'x'));
+  const ScopedFd fd(open(path.c_str(), O_RDWR));
+  const Mapping m(2 * kPage, PROT_READ, MAP_PRIVATE, fd.get(), kPage);
+  char name[64];
+  const auto at = reinterpret_cast<uintptr_t>(m.data());
+  snprintf(name, sizeof name, "%lx-%lx", at, at + m.size());
+  const std::vector<std::string> names = List("/proc/self/map_files");
+  EXPECT_EQ(std::count(names.begin(), names.end(), name), 1);
+  const std::string link = std::string("/proc/self/map_files/") + name;
+  char target[512];
+  const ssize_t n = readlink(link.c_str(), target, sizeof target);
+  ASSERT_OK(n);
+  EXPECT_EQ(std::string(target, n), path);
+  struct stat st;
+  ASSERT_OK(lstat(link.c_str(), &st));
+  EXPECT_EQ(st.st_mode & 0777, 0600u) << "what the descriptor allowed";
+  ASSERT_OK(unlink(path.c_str()));
+  EXPECT_EQ(ReadFile(link).size(), 3 * kPage) << "although its name is gone";
+  EXPECT_FAIL(open("/proc/self/map_files/1000-2000", O_RDONLY), ENOENT);
+  EXPECT_FAIL(open((link + "0").c_str(), O_RDONLY), ENOENT);
+}
+TEST(Proc, LocksAreListed) {
+  const TempDir dir;
+  const std::string path = dir.File("f", "0123456789");
+  const ScopedFd fd(open(path.c_str(), O_RDWR));
+  struct stat st;
+  ASSERT_OK(fstat(fd.get(), &st));
+  char file[64];
+  snprintf(file, sizeof file, "%02x:%02x:%lu", major(st.st_dev), minor(st.st_dev), st.st_ino);
+  const std::string mine = std::to_string(getpid()) + " " + file;
+  EXPECT_FALSE(Has(ReadFile("/proc/locks"), mine));
+  struct flock range = {};
+  range.l_type = F_WRLCK;
+  range.l_start = 2;
+  range.l_len = 3;
+  ASSERT_OK(fcntl(fd.get(), F_SETLK, &range));
+  EXPECT_TRUE(Has(ReadFile("/proc/locks"), "POSIX  ADVISORY  WRITE " + mine + " 2 4\n")) << ReadFile("/proc/locks");
+  ASSERT_OK(flock(fd.get(), LOCK_SH));
+  EXPECT_TRUE(Has(ReadFile("/proc/locks"), "FLOCK  ADVISORY  READ " + mine + " 0 EOF\n")) << ReadFile("/proc/locks");
+  ASSERT_OK(flock(fd.get(), LOCK_UN));
+  range.l_type = F_UNLCK;
+  ASSERT_OK(fcntl(fd.get(), F_SETLK, &range));
+  EXPECT_FALSE(Has(ReadFile("/proc/locks"), mine));
+}
+TEST(Proc, SystemVObjectsAreListed) {
+  const int id = shmget(0x4d4f4155, 5000, IPC_CREAT | 0640);
+  ASSERT_OK(id);
+  const auto words = [&] {
+    std::vector<std::string> found;
+    std::istringstream lines(ReadFile("/proc/sysvipc/shm"));
+    for (std::string line; std::getline(lines, line);) {
+      std::vector<std::string> w = Words(line);
+      if (w.size() > 4 && w[1] == std::to_string(id)) found = w;
+    }
+    return found;
+  }();
+  ASSERT_GT(words.size(), 10u);
+  EXPECT_EQ(words[0], std::to_string(0x4d4f4155));
+  EXPECT_EQ(words[2], "640");
+  EXPECT_EQ(words[3], "5000");
+  EXPECT_EQ(words[4], std::to_string(getpid()));
+  EXPECT_OK(shmctl(id, IPC_RMID, nullptr));
+  EXPECT_TRUE(Has(ReadFile("/proc/sysvipc/sem"), "semid perms"));
+  EXPECT_TRUE(Has(ReadFile("/proc/sysvipc/msg"), "msqid perms"));
+}
+TEST(Sys, MemoryOfTheNode) {
+  EXPECT_GT(std::stoull("0" + ProcField("/sys/devices/system/node/node0/meminfo", "Node 0 MemTotal")), 1000u);
+}
 TEST(Proc, UptimeAndLoadavg) {
   const auto uptime = Words(ReadFile("/proc/uptime"));
   ASSERT_EQ(uptime.size(), 2u);
