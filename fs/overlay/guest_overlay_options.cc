@@ -56,7 +56,7 @@ class Parser {
 
   Result<void> Set(const MountParameter& p) {
     const std::string& key = p.key;
-    if (key == "lowerdir") return p.is_flag ? kEINVAL : SetLowers(p.value);
+    if (key == "lowerdir") return p.is_flag || p.place ? kEINVAL : SetLowers(p.value);
     if (key == "lowerdir+" || key == "datadir+") return AddLower(p, key == "datadir+");
     if (key == "upperdir" || key == "workdir") {
       GuestOverlayOptions::Layer layer = TRY(MakeLayer(p, /*escaped=*/true));
@@ -92,8 +92,9 @@ class Parser {
  private:
   Result<GuestOverlayOptions::Layer> MakeLayer(const MountParameter& p, bool escaped) {
     if (p.place) {
-      if (!p.place.dentry->inode_ptr()->is_dir()) return kEINVAL;
-      return GuestOverlayOptions::Layer{p.value, p.place};
+      const Inode& inode = *p.place.dentry->inode_ptr();
+      if (!inode.is_dir() || !inode.fs().can_be_layer()) return kEINVAL;
+      return GuestOverlayOptions::Layer{ctx_.mounts.PathName(p.place, ctx_.root), p.place};
     }
     if (p.is_flag) return kEINVAL;
     std::string path = escaped ? Unescape(p.value) : p.value;

@@ -191,7 +191,7 @@ absl::StatusOr<int> RunExec(const GlobalOptions& global, std::vector<std::string
   ASSIGN_OR_RETURN(auto rest, parser.Parse(std::move(args), 1, -1));
   if (preserve_fds.value_or(0) != 0)
     return Invalid("--preserve-fds={}: not implemented by this version", *preserve_fds);
-  ASSIGN_OR_RETURN(StateDir state, StateDir::Open(global.root, rest[0]));
+  ASSIGN_OR_RETURN(StateDir state, StateDir::Peek(global.root, rest[0]));
   ASSIGN_OR_RETURN(ContainerRecord record, state.Load());
   if (StatusNow(record) == "stopped") return Failed("cannot exec in a stopped container");
   rest.erase(rest.begin());
@@ -212,7 +212,6 @@ absl::StatusOr<int> RunExec(const GlobalOptions& global, std::vector<std::string
     return Invalid("--detach with a terminal needs --console-socket");
   }
   ASSIGN_OR_RETURN(Channel sandbox, state.Connect());
-  state.Unlock();
   std::optional<TerminalSettings> settings;
   if (process.terminal && !options.detach) settings.emplace();
   if (options.detach) {
@@ -233,7 +232,7 @@ absl::StatusOr<int> RunPs(const GlobalOptions& global, std::vector<std::string> 
   parser.Text("-f,--format", &format, "table (the guest's processes) or json (host pids, for managers)");
   ASSIGN_OR_RETURN(auto rest, parser.Parse(std::move(args), 1, -1));
   if (format != "table" && format != "json") return Invalid("--format={}: must be table or json", format);
-  ASSIGN_OR_RETURN(StateDir state, StateDir::Open(global.root, rest[0]));
+  ASSIGN_OR_RETURN(StateDir state, StateDir::Peek(global.root, rest[0]));
   ASSIGN_OR_RETURN(ContainerRecord record, state.Load());
   if (StatusNow(record) == "stopped") return Failed("ps {}: container not running", record.id);
   if (format == "json") {

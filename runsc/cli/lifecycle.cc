@@ -55,7 +55,7 @@ absl::StatusOr<int> RunStart(const GlobalOptions& global, std::vector<std::strin
 absl::StatusOr<int> RunState(const GlobalOptions& global, std::vector<std::string> args) {
   OptionParser parser("runsc state", "Prints the state of a container as JSON.", "CONTAINER-ID");
   ASSIGN_OR_RETURN(auto rest, parser.Parse(std::move(args), 1, 1));
-  ASSIGN_OR_RETURN(StateDir state, StateDir::Open(global.root, rest[0]));
+  ASSIGN_OR_RETURN(StateDir state, StateDir::Peek(global.root, rest[0]));
   ASSIGN_OR_RETURN(ContainerRecord record, state.Load());
   printf("%s\n", StateJson(record, StatusNow(record)).c_str());
   return 0;
@@ -67,7 +67,7 @@ absl::StatusOr<int> RunKill(const GlobalOptions& global, std::vector<std::string
   parser.Flag("-a,--all", &all, "to all processes of the container");
   ASSIGN_OR_RETURN(auto rest, parser.Parse(std::move(args), 1, 2));
   ASSIGN_OR_RETURN(int signo, ParseSignal(rest.size() > 1 ? rest[1] : "TERM"));
-  ASSIGN_OR_RETURN(StateDir state, StateDir::Open(global.root, rest[0]));
+  ASSIGN_OR_RETURN(StateDir state, StateDir::Peek(global.root, rest[0]));
   ASSIGN_OR_RETURN(ContainerRecord record, state.Load());
   if (StatusNow(record) == "stopped") {
     if (all) return 0;
@@ -82,24 +82,35 @@ absl::StatusOr<int> RunDelete(const GlobalOptions& global, std::vector<std::stri
   OptionParser parser("runsc delete", "Removes a stopped container.", "CONTAINER-ID");
   parser.Flag("-f,--force", &force, "kill it first; a missing container is no error");
   ASSIGN_OR_RETURN(auto rest, parser.Parse(std::move(args), 1, 1));
-  absl::StatusOr<StateDir> state = StateDir::Open(global.root, rest[0]);
+  absl::StatusOr<StateDir> state = StateDir::Peek(global.root, rest[0]);
   if (absl::IsNotFound(state.status()) && force) return 0;
   if (!state.ok()) return state.status();
   absl::StatusOr<ContainerRecord> record = state->Load();
   if (!record.ok()) {
-    // A create that was killed half-way leaves its folder.
+    // A create that is under way, or that was killed half-way and left its folder.
     if (!force) return record.status();
-    RETURN_IF_ERROR(state->Remove());
-    return 0;
+    absl::Status locked = state->Lock();
+    if (absl::IsNotFound(locked)) return 0;
+    RETURN_IF_ERROR(locked);
+    record = state->Load();
+    if (!record.ok()) {
+      RETURN_IF_ERROR(state->Remove());
+      return 0;
+    }
+    state->Unlock();
   }
   std::string status = StatusNow(*record);
   if (status == "running" && !force)
     return Failed("cannot delete container {} that is not stopped: {}", record->id, status);
   if (status != "stopped") {
+    // Without the lock: a start whose hooks take for ever has it.
     [[maybe_unused]] auto sent = SignalContainer(*state, *record, SIGKILL, false);
     if (!WaitUntilStopped(*record, 5000)) kill(record->pid, SIGKILL);
     if (!WaitUntilStopped(*record, 5000)) return Failed("delete {}: the container does not end", record->id);
   }
+  absl::Status locked = state->Lock();
+  if (absl::IsNotFound(locked) && force) return 0;
+  RETURN_IF_ERROR(locked);
   RETURN_IF_ERROR(DestroyContainer(*state, *record));
   return 0;
 }
@@ -114,8 +125,7 @@ absl::StatusOr<int> RunList(const GlobalOptions& global, std::vector<std::string
   nlohmann::ordered_json out = nlohmann::ordered_json::array();
   if (!quiet && format == "table") printf("%-24s %-8s %-9s %-32s %s\n", "ID", "PID", "STATUS", "BUNDLE", "CREATED");
   for (const std::string& id : StateDir::List(global.root)) {
-    // Not locked: a list must not wait for a create that takes its time.
-    absl::StatusOr<StateDir> state = StateDir::Open(global.root, id);
+    absl::StatusOr<StateDir> state = StateDir::Peek(global.root, id);
     if (!state.ok()) continue;
     absl::StatusOr<ContainerRecord> r = state->Load();
     if (!r.ok()) continue;
@@ -136,9 +146,8 @@ absl::StatusOr<int> RunList(const GlobalOptions& global, std::vector<std::string
 absl::StatusOr<int> RunWait(const GlobalOptions& global, std::vector<std::string> args) {
   OptionParser parser("runsc wait", "Waits for a container to end and prints its exit status as JSON.", "CONTAINER-ID");
   ASSIGN_OR_RETURN(auto rest, parser.Parse(std::move(args), 1, 1));
-  ASSIGN_OR_RETURN(StateDir state, StateDir::Open(global.root, rest[0]));
+  ASSIGN_OR_RETURN(StateDir state, StateDir::Peek(global.root, rest[0]));
   ASSIGN_OR_RETURN(ContainerRecord record, state.Load());
-  state.Unlock();
   WaitUntilStopped(record, -1);
   int status = state.ExitStatus().value_or(SIGKILL);
   int code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);

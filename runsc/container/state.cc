@@ -93,13 +93,17 @@ absl::StatusOr<StateDir> StateDir::Create(const std::string& root, const std::st
 }
 
 absl::StatusOr<StateDir> StateDir::Open(const std::string& root, const std::string& id) {
+  ASSIGN_OR_RETURN(StateDir state, Peek(root, id));
+  RETURN_IF_ERROR(state.Lock());
+  return state;
+}
+
+absl::StatusOr<StateDir> StateDir::Peek(const std::string& root, const std::string& id) {
   RETURN_IF_ERROR(CheckContainerId(id));
   std::string path = root + "/" + id;
   ScopedFd dir(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!dir.valid()) return errno == ENOENT || errno == ENOTDIR ? NotThere(id) : HostFailed("open {}", path);
-  StateDir state(root, id, std::move(dir));
-  RETURN_IF_ERROR(state.Lock());
-  return state;
+  return StateDir(root, id, std::move(dir));
 }
 
 absl::Status StateDir::Lock() {

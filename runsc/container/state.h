@@ -35,6 +35,9 @@ class StateDir {
   static absl::StatusOr<StateDir> Create(const std::string& root, const std::string& id);
   // Locks it. "container does not exist" (with the id).
   static absl::StatusOr<StateDir> Open(const std::string& root, const std::string& id);
+  // Does not lock: for commands that only look or signal, which hooks of a start that is under way may call, too. What
+  // they read is whole, as files are replaced.
+  static absl::StatusOr<StateDir> Peek(const std::string& root, const std::string& id);
   // Ids under `root`, sorted.
   static std::vector<std::string> List(const std::string& root);
 

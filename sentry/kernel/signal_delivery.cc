@@ -102,6 +102,7 @@ bool SignalDelivery::Next(Task& t, Handler& out) {
   for (;;) {
     bool park = false;
     int default_stop = 0;
+    RefPtr<CoreDump> core;
     uint64_t continues = 0;
     {
       MutexLock lock(group.signal_mu_);
@@ -128,14 +129,18 @@ bool SignalDelivery::Next(Task& t, Handler& out) {
             default_stop = signo;
             continues = group.continue_count_;
           } else if (action == DefaultAction::kTerminate || action == DefaultAction::kCore) {
+            if (action == DefaultAction::kCore && !group.exiting() && CoreDump::Wanted(t))
+              core = group.core_dump_ = MakeRef<CoreDump>(t);
             SignalSender::KillLocked(group, signo);
-            continue;
+            if (!core) continue;
           }
         }
       }
     }
     if (out.info.si_code == SI_TIMER) group.timers().OnSignalDequeued(out.info);
-    if (park) {
+    if (core) {
+      core->Run(out.info);
+    } else if (park) {
       ParkStopped(t);
     } else if (default_stop != 0) {
       if (default_stop != SIGSTOP && OrphanedStop(t)) continue;

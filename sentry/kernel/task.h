@@ -230,6 +230,7 @@ class Task : public RefCounted {
 
  private:
   friend class Kernel;
+  friend class CoreDump;
   friend class ThreadGroup;
   friend class TaskCloner;
   friend class TaskExec;

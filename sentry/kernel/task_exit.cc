@@ -48,6 +48,12 @@ void Task::Exit() { TaskExit::Run(*this); }
 
 void TaskExit::Run(Task& t) {
   Kernel& kernel = t.kernel();
+  RefPtr<CoreDump> core;
+  {
+    MutexLock lock(t.thread_group().signal_mu_);
+    core = t.thread_group().core_dump_;
+  }
+  if (core) core->Join(t);
   if (t.thread_group().exiting()) {
     MutexLock lock(t.thread_group().signal_mu_);
     t.exit_status_ = t.thread_group().group_exit_status_;
@@ -86,6 +92,14 @@ void TaskExit::Run(Task& t) {
   if (kernel.tasks_.fetch_sub(1, std::memory_order_acq_rel) == 1) kernel.idle_queue_.Notify(EPOLLIN);
 }
 
+// PDEATHSIG: of the thread that made the child, whatever becomes of its process. The child has its new parent by the
+// time that it gets the signal.
+void TaskExit::AddDeathSignals(ThreadGroup& child, DeferredSignals& signals) {
+  for (const RefPtr<Task>& thread : child.tasks_) {
+    if (const int signo = thread->parent_death_signal(); signo != 0) signals.Add(child, MakeSigInfo(signo, SI_KERNEL));
+  }
+}
+
 // True for the last task of its group. From now on the task has no place in the process, but for a leader's.
 bool TaskExit::RemoveTask(Task& t) {
   ThreadGroup& group = t.thread_group();
@@ -114,14 +128,11 @@ bool TaskExit::RemoveTask(Task& t) {
       group.stop_reported_ = true;
       stop_report = group.stop_signal_;
     }
-    // PDEATHSIG: of the thread that made the child, whatever becomes of its process.
+    // The last thread's children are handed on when the process ends.
     for (const RefPtr<ThreadGroup>& child : group.children_) {
-      if (child->parent_task_ != &t) continue;
-      for (const RefPtr<Task>& thread : child->tasks_) {
-        if (const int signo = thread->parent_death_signal(); signo != 0)
-          signals.Add(*child, MakeSigInfo(signo, SI_KERNEL));
-      }
-      child->parent_task_ = last ? nullptr : group.tasks_.front();
+      if (last || child->parent_task_ != &t) continue;
+      AddDeathSignals(*child, signals);
+      child->parent_task_ = group.tasks_.front();
     }
     if (group.leader_ != &t) {
       Pid& pid = *t.pid_;
@@ -180,6 +191,7 @@ void TaskExit::HandOnChildren(ThreadGroup& group, DeferredSignals& signals, std:
   children.swap(group.children_);
   ThreadGroup* reaper = FindReaper(group);
   for (RefPtr<ThreadGroup>& child : children) {
+    AddDeathSignals(*child, signals);
     child->parent_ = reaper;
     child->parent_task_ = reaper != nullptr && !reaper->tasks_.empty() ? reaper->tasks_.front() : nullptr;
     child->exit_signal_.store(SIGCHLD, std::memory_order_relaxed);
@@ -219,7 +231,7 @@ bool TaskExit::NotifyParent(ThreadGroup& group, DeferredSignals& signals) {
   if (parent->exiting() && parent->pid().nr() == 1) ignored = true;
   if (send) {
     const int status = group.exit_status();
-    const int code = WIFEXITED(status) ? CLD_EXITED : CLD_KILLED;
+    const int code = WIFEXITED(status) ? CLD_EXITED : WCOREDUMP(status) ? CLD_DUMPED : CLD_KILLED;
     const int value = WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status);
     const SigInfo info = ChildSigInfo(group, *parent, signo, code, value);
     // Before the wake-up, so that whoever has waited for the child has its signal. SIGCONT alone needs the tree mutex

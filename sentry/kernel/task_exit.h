@@ -38,6 +38,7 @@ class TaskExit {
 
  private:
   static bool RemoveTask(Task& t);
+  static void AddDeathSignals(ThreadGroup& child, DeferredSignals& signals);
   static void EndGroup(Task& t);
   static void EmptyPidNamespace(Task& t);
   static ThreadGroup* FindReaper(ThreadGroup& group);

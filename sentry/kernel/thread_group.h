@@ -10,6 +10,7 @@
 #include "platform/abi/process.h"
 #include "platform/fiber/timer.h"
 #include "sentry/kernel/aio.h"
+#include "sentry/kernel/core_dump.h"
 #include "sentry/kernel/process_group.h"
 #include "sentry/kernel/task.h"
 
@@ -143,6 +144,7 @@ class ThreadGroup : public RefCounted {
   WaitQueue& child_queue() { return child_queue_; }
 
  private:
+  friend class CoreDump;
   friend class Kernel;
   friend class ProcessGroup;
   friend class Task;
@@ -197,6 +199,7 @@ class ThreadGroup : public RefCounted {
   uint64_t continue_count_ = 0;  // SIGCONTs so far
   std::atomic<bool> exiting_{false};
   int group_exit_status_ = 0;
+  RefPtr<CoreDump> core_dump_;         // set with exiting_: the others wait for it on their way out
   OutsideJob* outside_job_ = nullptr;  // constant
   bool unkillable_init_ = true;        // constant: as pid 1 of a namespace it becomes
   bool unkillable_ = false;            // init of a pid namespace: default actions do not end it

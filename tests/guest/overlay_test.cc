@@ -13,6 +13,8 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include <filesystem>
+
 #include "tests/guest/support/child.h"
 #include "tests/guest/support/temp_dir.h"
 
@@ -682,6 +684,35 @@ TEST_F(Overlay, ByFsconfig) {
     EXPECT_EQ(List("m"), (Names{"a", "b"}));
     const std::string mounts = ReadFile("/proc/self/mountinfo");
     EXPECT_NE(mounts.find("rw,lowerdir+=l,lowerdir+=l2,upperdir=u,workdir=w"), mounts.npos) << mounts;
+    dir_.File("m/c");
+    EXPECT_TRUE(Exists("u/c"));
+  }));
+}
+TEST_F(Overlay, LayersByDescriptor) {
+  EXPECT_TRUE(Passes([&] {
+    dir_.File("l/a");
+    const ScopedFd fs(static_cast<int>(syscall(SYS_fsopen, "overlay", 0)));
+    ASSERT_OK(fs.get());
+    auto set = [&](const char* key, int fd) {
+      return syscall(SYS_fsconfig, fs.get(), FSCONFIG_SET_FD, key, nullptr, fd);
+    };
+    const ScopedFd lower(open("l", O_PATH | O_DIRECTORY)), upper(open("u", O_RDONLY)), work(open("w", O_RDONLY));
+    const ScopedFd file(open("l/a", O_RDONLY));
+    EXPECT_FAIL(set("lowerdir+", 999), EBADF);
+    EXPECT_FAIL(set("upperdir", -1), EINVAL);
+    if (set("lowerdir+", lower.get()) != 0) GTEST_SKIP() << "no layers by descriptor before Linux 6.13";
+    EXPECT_FAIL(set("lowerdir+", file.get()), EINVAL);
+    EXPECT_FAIL(set("lowerdir", lower.get()), EINVAL);
+    ASSERT_OK(set("upperdir", upper.get()));
+    ASSERT_OK(set("workdir", work.get()));
+    ASSERT_OK(syscall(SYS_fsconfig, fs.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0));
+    const ScopedFd mnt(static_cast<int>(syscall(SYS_fsmount, fs.get(), 0, 0)));
+    ASSERT_OK(mnt.get());
+    ASSERT_OK(syscall(SYS_move_mount, mnt.get(), "", AT_FDCWD, "m", MOVE_MOUNT_F_EMPTY_PATH));
+    EXPECT_EQ(List("m"), (Names{"a"}));
+    const std::string path = std::filesystem::current_path();
+    const std::string mounts = ReadFile("/proc/self/mountinfo");
+    EXPECT_NE(mounts.find("lowerdir+=" + path + "/l,upperdir=" + path + "/u,"), mounts.npos) << mounts;
     dir_.File("m/c");
     EXPECT_TRUE(Exists("u/c"));
   }));

@@ -471,6 +471,24 @@ class Hooks(ContainerTest):
         self.assertIn("warning: hooks.poststop[0]", deleted.err)
         self.assertEqual(self.log.read_text().split(), ["a", "b", "c", "d"])
 
+    def test_hooks_may_ask_the_runtime(self):
+        ask = " ".join(self.command("state", self.id)) + f" >>{self.log}"
+        self.start(setting("hooks", {"poststart": [self.hook("x", ask, timeout=20)]}))
+        self.assertEqual(json.loads(self.log.read_text().split("\n", 1)[1])["status"], "running")
+
+    def test_kill_and_delete_do_not_wait_for_hooks(self):
+        slow = {"path": "/bin/sleep", "args": ["sleep", "100"]}
+        for command in (("kill", self.id, "KILL"), ("delete", "--force", self.id)):
+            with self.subTest(command=command[0]):
+                self.create(setting("hooks", {"startContainer": [slow]}))
+                start = self.start_tool("start", self.id)
+                time.sleep(0.5)
+                before = time.monotonic()
+                self.succeed(*command)
+                self.assertEqual(start.wait(harness.LIMIT), 1)
+                self.assertLess(time.monotonic() - before, 8)
+                self.run_tool("delete", "--force", self.id)
+
     def test_hooks_prepare_the_root(self):
         """What they make there is there for init, the program itself included."""
         root = self.directory / "bundle/rootfs"
