@@ -17,7 +17,8 @@ class UnixGc {
  public:
   static UnixGc& Get();
   // Rights enter or leave a queue. Taken() is called with mutex() held, so that the collector never sees a socket
-  // that a receiver has just got as unreachable.
+  // that a receiver has just got as unreachable. Callers hold it only when the rights are sockets, which the analysis
+  // cannot follow.
   void Sent(const std::vector<UnixRight>& rights);
   void Taken(const std::vector<UnixRight>& rights) ABSL_NO_THREAD_SAFETY_ANALYSIS;
   // Rights that were destroyed with their message.

@@ -9,7 +9,8 @@
 namespace moat {
 namespace {
 
-// Holds the collector off while rights that are sockets leave a queue.
+// Holds the collector off while rights that are sockets leave a queue. Without the analysis: it knows no lock that is
+// held on a condition.
 class GcGuard {
  public:
   explicit GcGuard(bool needed) ABSL_NO_THREAD_SAFETY_ANALYSIS : mu_(needed ? &UnixGc::Get().mutex() : nullptr) {

@@ -25,12 +25,9 @@ struct Held {
 constexpr int kMaxHeld = 32;
 thread_local Held held[kMaxHeld];
 thread_local int held_count = 0;
-#endif
 
-}  // namespace
-
-#ifndef NDEBUG
-void Mutex::NoteLock(LockRank rank, const void* mutex) {
+// The calling thread is about to take `mutex`: aborts when its order is wrong.
+void Note(LockRank rank, const void* mutex) {
   if (held_count == kMaxHeld) {
     fprintf(stderr, "moat: more than %d locks held by one thread\n", kMaxHeld);
     __builtin_trap();  // dies of SIGILL: no host call outside of the lists
@@ -47,7 +44,7 @@ void Mutex::NoteLock(LockRank rank, const void* mutex) {
   held[held_count++] = {rank, mutex};
 }
 
-void Mutex::NoteUnlock(LockRank, const void* mutex) {
+void Forget(const void* mutex) {
   for (int i = held_count - 1; i >= 0; --i) {
     if (held[i].mutex != mutex) continue;
     for (int j = i; j + 1 < held_count; ++j) held[j] = held[j + 1];
@@ -57,7 +54,16 @@ void Mutex::NoteUnlock(LockRank, const void* mutex) {
   fprintf(stderr, "moat: a mutex is unlocked by a thread that does not hold it\n");
   __builtin_trap();  // dies of SIGILL: no host call outside of the lists
 }
+#else
+void Note(LockRank, const void*) {}
+void Forget(const void*) {}
+#endif
 
+}  // namespace
+
+#ifndef NDEBUG
+void Mutex::NoteLock(LockRank rank, const void* mutex) { Note(rank, mutex); }
+void Mutex::NoteUnlock(LockRank, const void* mutex) { Forget(mutex); }
 int HeldLocksForDebug() { return held_count; }
 #else
 int HeldLocksForDebug() { return 0; }
@@ -93,6 +99,7 @@ MutexLock2::~MutexLock2() {
 }
 
 void SharedMutex::Lock() {
+  Note(rank_, this);
   uint32_t s = state_.load(std::memory_order_relaxed);
   for (;;) {
     if ((s & ~kWriterWaiting) == 0) {
@@ -109,11 +116,13 @@ void SharedMutex::Lock() {
 }
 
 void SharedMutex::Unlock() {
+  Forget(this);
   state_.store(0, std::memory_order_release);
   FutexWake(state_, 1 << 30);
 }
 
 void SharedMutex::LockShared() {
+  Note(rank_, this);
   uint32_t s = state_.load(std::memory_order_relaxed);
   for (;;) {
     if (!(s & (kWriter | kWriterWaiting))) {
@@ -126,6 +135,7 @@ void SharedMutex::LockShared() {
 }
 
 void SharedMutex::UnlockShared() {
+  Forget(this);
   uint32_t s = state_.fetch_sub(1, std::memory_order_release) - 1;
   if (s == kWriterWaiting) FutexWake(state_, 1 << 30);
 }

@@ -83,9 +83,14 @@ Result<RefPtr<UserNamespace>> UserNamespace::CreateChild(RefPtr<UserNamespace> p
   ns->level_ = parent->level_ + 1;
   ns->owner_ = owner;
   ns->group_ = group;
+  bool setgroups_allowed = true;
   {
     MutexLock lock(parent->mu_);
-    ns->setgroups_allowed_ = parent->setgroups_allowed_;
+    setgroups_allowed = parent->setgroups_allowed_;
+  }
+  {
+    MutexLock lock(ns->mu_);
+    ns->setgroups_allowed_ = setgroups_allowed;
   }
   ns->parent_ = std::move(parent);
   return ns;

@@ -223,6 +223,7 @@ void MemoryFile::Unref(FileRange r) {
     MutexLock lock(m.mu);
     uint64_t stamp = MemoryCopyEpoch().Stamp();
     m.ForEachLocked(r, [&](Impl::Iterator it) {
+      m.mu.AssertHeld();
       if (--it->second.refs != 0) return;
       FileRange gone{it->first, it->second.end};
       m.usage[static_cast<size_t>(it->second.kind)].fetch_sub(gone.length(), std::memory_order_relaxed);

@@ -22,7 +22,6 @@ namespace moat::systrap_platform {
 namespace {
 
 constexpr int kKickSignal = SIGURG;
-constexpr uint64_t kNoCall = ~uint64_t{0};
 
 // What `syscall` leaves in the registers of a stopped thread, as far as a notification tells.
 void FromCall(const seccomp_data& call, user_regs_struct& regs) {

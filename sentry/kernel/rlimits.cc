@@ -2,23 +2,33 @@
 
 namespace moat {
 
+namespace {
+
+// Linux's INIT_RLIMITS; what depends on the machine's memory there has the value of a small machine here.
+constexpr struct {
+  int resource;
+  Rlimit limit;
+} kDefaults[] = {
+    {RLIMIT_STACK, {8 << 20, RLIM_INFINITY}},
+    {RLIMIT_CORE, {0, RLIM_INFINITY}},
+    {RLIMIT_NPROC, {31'000, 31'000}},
+    {RLIMIT_NOFILE, {1024, 1 << 20}},
+    {RLIMIT_MEMLOCK, {8 << 20, 8 << 20}},
+    {RLIMIT_SIGPENDING, {31'000, 31'000}},
+    {RLIMIT_MSGQUEUE, {819'200, 819'200}},
+    {RLIMIT_NICE, {0, 0}},
+    {RLIMIT_RTPRIO, {0, 0}},
+};
+
+}  // namespace
+
 Rlimits::Rlimits() {
   for (auto& s : soft_) s.store(RLIM_INFINITY, std::memory_order_relaxed);
   hard_.fill(RLIM_INFINITY);
-  // Linux's INIT_RLIMITS; what depends on the machine's memory there has the value of a small machine here.
-  auto set = [this](int resource, uint64_t soft, uint64_t hard) {
-    soft_[resource].store(soft, std::memory_order_relaxed);
-    hard_[resource] = hard;
-  };
-  set(RLIMIT_STACK, 8 << 20, RLIM_INFINITY);
-  set(RLIMIT_CORE, 0, RLIM_INFINITY);
-  set(RLIMIT_NPROC, 31'000, 31'000);
-  set(RLIMIT_NOFILE, 1024, 1 << 20);
-  set(RLIMIT_MEMLOCK, 8 << 20, 8 << 20);
-  set(RLIMIT_SIGPENDING, 31'000, 31'000);
-  set(RLIMIT_MSGQUEUE, 819'200, 819'200);
-  set(RLIMIT_NICE, 0, 0);
-  set(RLIMIT_RTPRIO, 0, 0);
+  for (const auto& [resource, limit] : kDefaults) {
+    soft_[resource].store(limit.soft, std::memory_order_relaxed);
+    hard_[resource] = limit.hard;
+  }
 }
 
 Rlimits::Rlimits(const Rlimits& o) {

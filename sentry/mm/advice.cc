@@ -10,7 +10,7 @@ namespace moat {
 namespace {
 
 // Newer than the C library's header.
-constexpr int kMadvPopulateRead = 22, kMadvPopulateWrite = 23, kMadvDontneedLocked = 24, kMadvCollapse = 25;
+constexpr int kMadvPopulateRead = 22, kMadvPopulateWrite = 23, kMadvDontneedLocked = 24;
 
 struct FlagAdvice {
   int advice;
