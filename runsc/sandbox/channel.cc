@@ -58,7 +58,7 @@ Result<void> Channel::Send(MessageKind kind, int32_t number, std::string_view te
   std::string buffer(sizeof(Header) + text.size(), '\0');
   Header h{kMagic, static_cast<uint32_t>(kind), number, static_cast<uint32_t>(text.size())};
   memcpy(buffer.data(), &h, sizeof h);
-  memcpy(buffer.data() + sizeof h, text.data(), text.size());
+  text.copy(buffer.data() + sizeof h, text.size());
   return SendAll(socket_.get(), buffer.data(), buffer.size(), fds);
 }
 

@@ -75,7 +75,7 @@ struct ProcessTimers::Alarm : Timer {
 };
 
 struct ProcessTimers::PosixTimer : RefCounted {
-  int32_t id = 0;
+  int32_t id = 0;  // constant once it is in timers_, as all of these:
   int32_t given_clock = 0;
   abi::SigEvent event{};
   RefPtr<Task> target;  // SIGEV_THREAD_ID
@@ -282,6 +282,8 @@ void ProcessTimers::OnPosix(PosixTimer& timer) {
   RefPtr<PosixTimer> keep;
   SigInfo info;
   RefPtr<Task> target;
+  // Before the lock: the locks of signals are outside of those of timers.
+  const bool silent = timer.event.notify == SIGEV_NONE || group_.actions()->Ignores(timer.event.signo);
   {
     MutexLock lock(mu_);
     auto it = timers_.find(timer.id);
@@ -290,7 +292,6 @@ void ProcessTimers::OnPosix(PosixTimer& timer) {
     Alarm& alarm = *timer.alarm;
     Nanos expiry = alarm.expiry.load(std::memory_order_relaxed);
     if (expiry == kNoDeadline) return;
-    bool silent = timer.event.notify == SIGEV_NONE || group_.actions()->Ignores(timer.event.signo);
     if (timer.interval == 0) {
       if (timer.event.notify != SIGEV_NONE) alarm.Start(kNoDeadline);
     } else if (silent) {
