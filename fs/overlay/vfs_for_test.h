@@ -25,6 +25,14 @@ class VfsForTest {
     return VfsContext{.cred = *cred_, .mounts = *ns_, .root = root, .cwd = root, .umask = 0};
   }
   MountNamespace& mounts() const { return *ns_; }
+  // From here on an ordinary user without capabilities.
+  void Become(Kuid uid, Kgid gid) {
+    auto cred = cred_->Copy();
+    cred->uid = cred->euid = cred->suid = cred->fsuid = uid;
+    cred->gid = cred->egid = cred->sgid = cred->fsgid = gid;
+    cred->effective = cred->permitted = CapabilitySet::None();
+    cred_ = cred;
+  }
 
   Result<RefPtr<File>> Open(std::string_view path, int flags, uint32_t mode = 0644) const {
     VfsContext c = ctx();

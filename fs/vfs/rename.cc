@@ -52,8 +52,9 @@ Result<void> RenameLocked(const VfsContext& ctx, Ends& e, unsigned flags) {
   } else {
     TRY(CheckSide(ctx, to_inode, replaced, *moved));
   }
-  // Another parent means another "..": that is a write to the directory itself.
-  if (&from_dir != &to_dir) {
+  // Another parent means another "..": that is a write to the directory itself. Compared by inode: where nothing is
+  // cached, one directory has a dentry for each way that led to it.
+  if (&from_inode != &to_inode) {
     if (moved->is_dir()) TRY(moved->CheckPermission(ctx, kMayWrite));
     if (exchange && replaced->is_dir()) TRY(replaced->CheckPermission(ctx, kMayWrite));
   }

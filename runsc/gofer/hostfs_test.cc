@@ -115,6 +115,16 @@ TEST_P(HostFsTest, NamesComeAndGo) {
   EXPECT_EQ("", vfs().Names("/"));
 }
 
+TEST_P(HostFsTest, ARenameWithinADirectoryDoesNotWriteToWhatMoves) {
+  ASSERT_TRUE(vfs().Chmod("/", 0755).ok());
+  ASSERT_TRUE(vfs().Mkdir("/open", 0777).ok());
+  ASSERT_TRUE(vfs().Mkdir("/other", 0777).ok());
+  ASSERT_TRUE(vfs().Mkdir("/open/private", 0700).ok());
+  vfs().Become(getuid() + 1000, getgid() + 1000);
+  EXPECT_TRUE(vfs().Rename("/open/private", "/open/moved").ok());
+  EXPECT_EQ(kEACCES, vfs().Rename("/open/moved", "/other/moved").error());
+}
+
 TEST_P(HostFsTest, AnOpenFileOutlivesItsName) {
   tree_.Write("file", "still here");
   RefPtr<File> file = vfs().Open("/file", O_RDWR).value();

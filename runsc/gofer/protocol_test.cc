@@ -61,9 +61,19 @@ TEST_F(ProtocolTest, SymlinksAreNeverFollowed) {
   ASSERT_TRUE(walked.ok());
   ASSERT_EQ(1u, walked->steps.size());
   EXPECT_TRUE(S_ISLNK(walked->steps[0].attr.mode));
-  EXPECT_EQ("/etc", walked->target);
   EXPECT_EQ(kELOOP, Walk(root_, {"link", "passwd"})->error);
   EXPECT_EQ("/etc", client().Readlink(walked->steps[0].handle).value());
+}
+
+TEST_F(ProtocolTest, ALookUpLeavesASymlinksAccessTime) {
+  std::filesystem::create_symlink("there", tree_ / "link");
+  const timespec times[2] = {{1'900'000'000, 0}, {1'900'000'001, 0}};
+  ASSERT_EQ(0, utimensat(AT_FDCWD, (tree_ / "link").c_str(), times, AT_SYMLINK_NOFOLLOW));
+  auto walked = Walk(root_, {"link"});
+  ASSERT_EQ(1u, walked->steps.size());
+  EXPECT_EQ("", walked->target);
+  EXPECT_EQ(int64_t{1'900'000'000} * 1'000'000'000, client().GetAttr(walked->steps[0].handle)->atime);
+  EXPECT_EQ("there", client().Readlink(walked->steps[0].handle).value());
 }
 
 TEST_F(ProtocolTest, NamesThatLeadElsewhereAreRefused) {

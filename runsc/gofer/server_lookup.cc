@@ -1,9 +1,8 @@
-// Lookup, attributes, directory listings: what does not change the host.
-#include <dirent.h>
+// Lookup, attributes, targets: what does not change the host.
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <sys/statfs.h>
-#include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -16,15 +15,6 @@ namespace {
 // Not in <linux/magic.h>.
 constexpr uint64_t kConfigFsMagic = 0x62656570;
 constexpr uint64_t kMqueueMagic = 0x19800202;
-
-// getdents64(2)'s record head; the name follows.
-struct KernelDirent {
-  uint64_t ino;
-  int64_t off;
-  uint16_t reclen;
-  uint8_t type;
-};
-constexpr size_t kDirentNameOffset = 19;
 
 // File systems that show the host's kernel and processes rather than files.
 Result<bool> IsKernelInterface(int fd) {
@@ -50,6 +40,35 @@ Result<bool> IsKernelInterface(int fd) {
       return true;
   }
   return false;
+}
+
+// Whether readlink of a symlink leaves its access time alone. A look-up must not change it; on a mount that the guest
+// writes to it could be seen. What mount(8) says of relatime, nanoseconds.
+bool ReadsWithoutTrace(const Node& node, const Attr& attr) {
+  if (node.read_only()) return true;
+  constexpr int64_t kDay = int64_t{24} * 3600 * 1'000'000'000;
+  timespec now;
+  clock_gettime(CLOCK_REALTIME_COARSE, &now);
+  return attr.atime > attr.mtime && attr.atime > attr.ctime && now.tv_sec * 1'000'000'000 - attr.atime < kDay;
+}
+
+// Puts a symlink's target at `to`, which has room for kMaxTarget; its length. 0 when it cannot, or should not, be read.
+size_t ReadTarget(const Node& link, const Attr& attr, std::byte* to) {
+  if (!ReadsWithoutTrace(link, attr)) return 0;
+  ssize_t n = readlinkat(link.fd(), "", reinterpret_cast<char*>(to), kMaxTarget);
+  return n > 0 ? static_cast<size_t>(n) : 0;
+}
+
+// Takes the next name off a packed list.
+Result<std::string_view> NextName(std::string_view& rest) {
+  uint16_t length;
+  if (rest.size() < sizeof length) return kEINVAL;
+  memcpy(&length, rest.data(), sizeof length);
+  rest.remove_prefix(sizeof length);
+  if (rest.size() < length) return kEINVAL;
+  std::string_view name = rest.substr(0, length);
+  rest.remove_prefix(length);
+  return name;
 }
 
 }  // namespace
@@ -84,13 +103,7 @@ Result<void> Server::Walk(const Incoming& in, Outgoing& out) {
   RefPtr<Node> at = TRY(NodeOf(in.request.handle));
   std::string_view rest = in.name;
   for (uint32_t i = 0; i < in.request.count; ++i) {
-    uint16_t length;
-    if (rest.size() < sizeof length) return kEINVAL;
-    memcpy(&length, rest.data(), sizeof length);
-    rest.remove_prefix(sizeof length);
-    if (rest.size() < length) return kEINVAL;
-    std::string name = TRY(CheckedName(rest.substr(0, length)));
-    rest.remove_prefix(length);
+    std::string name = TRY(CheckedName(TRY(NextName(rest))));
     if (!at->is_dir()) return kENOTDIR;
     if (at->kind() == Node::Kind::kSealed) return kENOENT;
     WalkStep step = {};
@@ -99,11 +112,53 @@ Result<void> Server::Walk(const Incoming& in, Outgoing& out) {
     out.payload_size += sizeof step;
     ++out.reply.count;
     if (at->type() == S_IFLNK) {
-      // The target saves the round trip that following the link would take. It stays empty when it cannot be read.
-      ssize_t n = readlinkat(at->fd(), "", reinterpret_cast<char*>(out.payload.data() + out.payload_size), kMaxTarget);
-      if (n > 0) out.payload_size += n;
+      // The target saves the round trip that following the link would take.
+      out.payload_size += ReadTarget(*at, step.attr, out.payload.data() + out.payload_size);
       if (i + 1 < in.request.count) return kELOOP;
     }
+  }
+  return {};
+}
+
+Result<void> Server::LookUpNames(const Incoming& in, Outgoing& out) {
+  const Request& r = in.request;
+  if (r.count == 0 || r.count > kMaxLookUp || !in.data.empty() || (r.flags & ~uint32_t{kDonate}) != 0) return kEINVAL;
+  std::string_view names[kMaxLookUp];
+  std::string_view rest = in.name;
+  for (uint32_t i = 0; i < r.count; ++i) names[i] = TRY(NextName(rest));
+  RefPtr<Node> dir = TRY(NodeOf(r.handle));
+  if (!dir->is_dir()) return kENOTDIR;
+  // The first record always fits.
+  while (out.reply.count < r.count && out.payload_size + sizeof(Found) + kMaxTarget <= kMaxPayload) {
+    std::byte* at = out.payload.data() + out.payload_size;
+    Found found = {};
+    WalkStep step = {};
+    Result<std::string> name = CheckedName(names[out.reply.count]);
+    Result<RefPtr<Node>> node = kENOENT;
+    if (!name.ok()) {
+      node = name.error();
+    } else if (dir->kind() != Node::Kind::kSealed) {
+      node = LookUp(*dir, name->c_str(), step);
+    }
+    if (node.ok()) {
+      found.handle = step.handle;
+      found.attr = step.attr;
+      if ((*node)->type() == S_IFLNK) {
+        found.target_length = static_cast<uint16_t>(ReadTarget(**node, step.attr, at + sizeof found));
+      }
+      if ((r.flags & kDonate) != 0 && (*node)->type() == S_IFREG) {
+        Result<ScopedFd> file = Reopen(**node, O_RDONLY);
+        if (file.ok()) {
+          out.fds.push_back(std::move(file).value());
+          found.has_fd = 1;
+        }
+      }
+    } else {
+      found.error = static_cast<int32_t>(node.error());
+    }
+    memcpy(at, &found, sizeof found);
+    out.payload_size += sizeof found + found.target_length;
+    ++out.reply.count;
   }
   return {};
 }
@@ -111,66 +166,6 @@ Result<void> Server::Walk(const Incoming& in, Outgoing& out) {
 Result<void> Server::GetAttr(const Incoming& in, Outgoing& out) {
   RefPtr<Node> node = TRY(NodeOf(in.request.handle));
   return ReadAttr(node->fd(), out.reply.attr);
-}
-
-Result<void> Server::Readdir(const Incoming& in, Outgoing& out) {
-  RefPtr<Node> node = TRY(NodeOf(in.request.handle));
-  if (!node->is_dir()) return kENOTDIR;
-  if (node->kind() == Node::Kind::kSealed) {
-    out.reply.value = 1;
-    return {};
-  }
-  int64_t cookie = static_cast<int64_t>(in.request.value);
-  if (cookie < 0) return kEINVAL;
-  Attr attr;
-  TRY(ReadAttr(node->fd(), attr));
-  alignas(8) char buffer[16 << 10];
-  MutexLock lock(node->stream_mutex);
-  if (!node->stream.valid()) {
-    node->stream = TRY(Reopen(*node, O_RDONLY));
-    node->stream_position = 0;
-  }
-  // Always seek to the start: it makes the host's file system look at the directory's present contents.
-  if (cookie == 0 || cookie != node->stream_position) {
-    if (lseek(node->stream.get(), cookie, SEEK_SET) < 0) return HostErrno();
-    node->stream_position = cookie;
-  }
-  for (;;) {
-    // The smallest host record has 24 bytes, ours of that name 36: what is read below always fits.
-    if (out.payload_size + 2 * sizeof buffer > kMaxPayload) return {};
-    long n = syscall(SYS_getdents64, node->stream.get(), buffer, sizeof buffer);
-    if (n < 0) {
-      Errno error = HostErrno();
-      node->stream.Reset();
-      if (out.reply.count != 0) return {};
-      return error;
-    }
-    if (n == 0) {
-      out.reply.value = 1;
-      return {};
-    }
-    for (long at = 0; at < n;) {
-      KernelDirent head;
-      memcpy(&head, buffer + at, sizeof head);
-      const char* name = buffer + at + kDirentNameOffset;
-      size_t length = strnlen(name, head.reclen - kDirentNameOffset);
-      node->stream_position = head.off;
-      at += head.reclen;
-      if (length > kMaxName) continue;  // longer than a Linux program can say
-      DirEntry entry = {};
-      entry.ino = head.ino;
-      entry.next = head.off;
-      entry.dev_major = attr.dev_major;
-      entry.dev_minor = attr.dev_minor;
-      entry.name_length = static_cast<uint16_t>(length);
-      entry.type = head.type;
-      if (out.payload_size + sizeof entry + length > kMaxPayload) return kEIO;
-      memcpy(out.payload.data() + out.payload_size, &entry, sizeof entry);
-      memcpy(out.payload.data() + out.payload_size + sizeof entry, name, length);
-      out.payload_size += sizeof entry + length;
-      ++out.reply.count;
-    }
-  }
 }
 
 Result<void> Server::Readlink(const Incoming& in, Outgoing& out) {
