@@ -5,7 +5,6 @@
 
 #include <cstring>
 
-#include "fs/hostfs/wire.h"
 #include "platform/base/log.h"
 #include "platform/fiber/fiber.h"
 
@@ -16,7 +15,6 @@ using gofer::Op;
 namespace {
 
 constexpr uint32_t kForgetBatch = 256;
-constexpr int32_t kMaxErrno = 4095;
 
 }  // namespace
 
@@ -75,24 +73,26 @@ Result<void> GoferClient::CallOn(Connection& c, Exchange& x) {
                   {const_cast<char*>(x.data.data()), x.data.size()}};
   if (!gofer::SendPacket(c.socket.get(), out, x.send_fd).ok()) return Broken("cannot send");
   iovec in[2] = {{&x.reply, sizeof x.reply}, {x.payload.data(), x.payload.size()}};
-  Result<size_t> received = gofer::ReceivePacket(c.socket.get(), in, x.fd);
+  Result<size_t> received = gofer::ReceivePacket(c.socket.get(), in, x.max_fds, x.received);
   if (!received.ok()) return Broken("cannot receive");
   if (*received == 0) return Broken("is gone");
   const gofer::Reply& r = x.reply;
   if (*received < sizeof r || r.length != *received || r.op != x.request.op || r.sequence != x.request.sequence ||
-      r.error < 0 || r.error > kMaxErrno || r.fd_count != (x.fd.valid() ? 1 : 0)) {
-    x.fd.Reset();
+      r.error < 0 || r.error > gofer::kMaxErrno || r.fd_count > x.max_fds ||
+      (!x.received.lost && r.fd_count != x.received.fds.size())) {
     return Broken("a reply breaks the protocol");
   }
   x.payload_size = *received - sizeof r;
   if (r.error != 0) {
-    if (x.fd.valid()) return Broken("an error with a descriptor");
+    if (r.fd_count != 0) return Broken("an error with a descriptor");
     if (!x.partial) return static_cast<Errno>(r.error);
     return {};
   }
-  if (x.wants_fd != x.fd.valid()) {
-    x.fd.Reset();
-    return Broken("a descriptor is missing or was not asked for");
+  if (x.fds_may_lack) return {};
+  if (r.fd_count != x.max_fds) return Broken("a descriptor is missing");
+  if (x.received.lost) {
+    Forget(r.handle);  // of what was created
+    return kENFILE;
   }
   return {};
 }

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "fs/hostfs/protocol.h"
+#include "fs/hostfs/wire.h"
 #include "platform/base/mutex.h"
 #include "platform/base/ref_ptr.h"
 #include "platform/base/result.h"
@@ -36,6 +37,14 @@ class GoferClient final : public RefCounted {
     std::string target;                  // of the last step, if it is a symlink
     Errno error = Errno::kOK;            // why the walk ended before the last name; kENOENT, kENOTDIR, ...
   };
+  // One name of a directory: `error`, or an object.
+  struct Found {
+    Errno error = Errno::kOK;
+    gofer::Handle handle = 0;  // the caller owns it
+    gofer::Attr attr = {};
+    std::string target;  // of a symlink; may be empty, then Readlink tells
+    ScopedFd fd;         // of a regular file, open for reading, if it was asked for and can be opened
+  };
   struct Opened {
     ScopedFd fd;
     gofer::Attr attr = {};
@@ -50,6 +59,7 @@ class GoferClient final : public RefCounted {
   struct Listing {
     std::vector<Entry> entries;
     bool at_end = false;
+    bool exact = false;  // a name that is in no part of the listing is not there: see gofer::kExact
   };
   // Whose, and with which permission bits, a new object is.
   struct NewOwner {
@@ -59,6 +69,9 @@ class GoferClient final : public RefCounted {
   Result<Object> Attach(uint32_t mount);
   // At most gofer::kMaxWalk names. Fails only when nothing could be asked.
   Result<Walked> Walk(gofer::Handle dir, std::span<const std::string_view> names);
+  // At most gofer::kMaxLookUp names of one directory; answers the first of them, in order: one or more. `donate`: with
+  // descriptors.
+  Result<std::vector<Found>> LookUp(gofer::Handle dir, std::span<const std::string_view> names, bool donate);
   Result<gofer::Attr> GetAttr(gofer::Handle h);
   // `change`: mask, mode, uid, gid, value (size), atime, mtime.
   Result<gofer::Attr> SetAttr(gofer::Handle h, const gofer::Request& change);
@@ -122,9 +135,9 @@ class GoferClient final : public RefCounted {
 
   GoferClient() = default;
   ~GoferClient() override;
-  // One round trip. `payload` receives the reply's payload, `payload_size` its length. A descriptor that did not
-  // come, or came unasked, breaks the protocol. The error of the reply is the result's, but for `partial`, where it
-  // stays in `reply`.
+  // One round trip. `payload` receives the reply's payload, `payload_size` its length. Fewer or more descriptors than
+  // asked for break the protocol; when this process has no room for them it answers kENFILE, but for `fds_may_lack`.
+  // The error of the reply is the result's, but for `partial`, where it stays in `reply`.
   struct Exchange {
     gofer::Request request = {};
     std::string_view name, data;
@@ -132,8 +145,9 @@ class GoferClient final : public RefCounted {
     std::span<std::byte> payload;
     size_t payload_size = 0;
     int send_fd = -1;
-    ScopedFd fd;
-    bool wants_fd = false;
+    gofer::ReceivedFds received;
+    size_t max_fds = 0;
+    bool fds_may_lack = false;  // else exactly max_fds
     bool partial = false;
   };
   Result<void> Call(gofer::Op op, Exchange& x);

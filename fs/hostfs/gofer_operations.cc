@@ -24,6 +24,21 @@ std::string_view Text(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
+// As a walk's and a lookup's payload has them.
+Result<std::string> Packed(std::span<const std::string_view> names) {
+  std::string packed;
+  for (std::string_view name : names) {
+    if (name.size() > gofer::kMaxName) return kENAMETOOLONG;
+    uint16_t length = static_cast<uint16_t>(name.size());
+    packed.append(reinterpret_cast<const char*>(&length), sizeof length).append(name);
+  }
+  return packed;
+}
+
+bool IsTarget(std::string_view target) {
+  return target.size() <= gofer::kMaxTarget && target.find('\0') == target.npos;
+}
+
 bool IsEntryName(std::string_view name) {
   return !name.empty() && name.size() <= gofer::kMaxName && name.find('/') == name.npos && name.find('\0') == name.npos;
 }
@@ -43,20 +58,12 @@ Result<GoferClient::Object> GoferClient::Attach(uint32_t mount) {
 
 Result<GoferClient::Walked> GoferClient::Walk(gofer::Handle dir, std::span<const std::string_view> names) {
   if (names.empty() || names.size() > gofer::kMaxWalk) return kEINVAL;
-  char packed[gofer::kMaxWalk * (gofer::kMaxName + sizeof(uint16_t))];
-  size_t packed_size = 0;
-  for (std::string_view name : names) {
-    if (name.size() > gofer::kMaxName) return kENAMETOOLONG;
-    uint16_t length = static_cast<uint16_t>(name.size());
-    memcpy(packed + packed_size, &length, sizeof length);
-    memcpy(packed + packed_size + sizeof length, name.data(), length);
-    packed_size += sizeof length + length;
-  }
+  std::string packed = TRY(Packed(names));
   alignas(8) std::byte small[sizeof(gofer::WalkStep) * gofer::kMaxWalk + gofer::kMaxTarget];
   Exchange x;
   x.request.handle = dir;
   x.request.count = static_cast<uint32_t>(names.size());
-  x.name = {packed, packed_size};
+  x.name = packed;
   x.payload = small;
   x.partial = true;
   TRY(Call(Op::kWalk, x));
@@ -72,11 +79,58 @@ Result<GoferClient::Walked> GoferClient::Walk(gofer::Handle dir, std::span<const
   }
   if (!walked.steps.empty() && S_ISLNK(walked.steps.back().attr.mode)) {
     walked.target = Text({small + steps_size, x.payload_size - steps_size});
-    if (walked.target.size() > gofer::kMaxTarget || walked.target.find('\0') != walked.target.npos) {
-      return Broken("a symlink that no file system has");
-    }
+    if (!IsTarget(walked.target)) return Broken("a symlink that no file system has");
   }
   return walked;
+}
+
+Result<std::vector<GoferClient::Found>> GoferClient::LookUp(gofer::Handle dir, std::span<const std::string_view> names,
+                                                            bool donate) {
+  if (names.empty() || names.size() > gofer::kMaxLookUp) return kEINVAL;
+  std::string packed = TRY(Packed(names));
+  Exchange x;
+  x.request.handle = dir;
+  x.request.count = static_cast<uint32_t>(names.size());
+  x.request.flags = donate ? gofer::kDonate : 0;
+  x.name = packed;
+  x.payload = LargeBuffer();
+  x.max_fds = donate ? names.size() : 0;
+  x.fds_may_lack = true;
+  TRY(Call(Op::kLookUp, x));
+  if (x.reply.count == 0 || x.reply.count > names.size()) return Broken("a lookup of names that were not asked for");
+  std::vector<Found> found(x.reply.count);
+  std::span<const std::byte> rest = x.payload.first(x.payload_size);
+  size_t fds = 0;
+  for (Found& f : found) {
+    gofer::Found record;
+    if (rest.size() < sizeof record) return Broken("a lookup cut short");
+    memcpy(&record, rest.data(), sizeof record);
+    rest = rest.subspan(sizeof record);
+    if (rest.size() < record.target_length) return Broken("a lookup cut short");
+    f.target = Text(rest.first(record.target_length));
+    rest = rest.subspan(record.target_length);
+    if (record.error != 0) {
+      if (record.error < 0 || record.error > gofer::kMaxErrno || record.handle != 0 || !f.target.empty() ||
+          record.has_fd != 0) {
+        return Broken("an error with an object");
+      }
+      f.error = static_cast<Errno>(record.error);
+      continue;
+    }
+    if (!gofer::IsValidAttr(record.attr) || record.handle == 0) return Broken("attributes that no file has");
+    uint32_t type = record.attr.mode & S_IFMT;
+    if (!IsTarget(f.target) || (type != S_IFLNK && !f.target.empty())) {
+      return Broken("a symlink that no file system has");
+    }
+    f.handle = record.handle;
+    f.attr = record.attr;
+    if (record.has_fd == 0) continue;
+    if (record.has_fd != 1 || type != S_IFREG || fds == x.reply.fd_count) return Broken("a descriptor of nothing");
+    if (!x.received.lost) f.fd = std::move(x.received.fds[fds]);
+    ++fds;
+  }
+  if (!rest.empty() || fds != x.reply.fd_count) return Broken("a lookup longer than asked");
+  return found;
 }
 
 Result<gofer::Attr> GoferClient::GetAttr(gofer::Handle h) {
@@ -100,10 +154,10 @@ Result<GoferClient::Opened> GoferClient::Open(gofer::Handle h, int access_mode) 
   Exchange x;
   x.request.handle = h;
   x.request.flags = static_cast<uint32_t>(access_mode);
-  x.wants_fd = true;
+  x.max_fds = 1;
   TRY(Call(Op::kOpen, x));
   CHECKED_ATTR(x);
-  return Opened{std::move(x.fd), x.reply.attr};
+  return Opened{std::move(x.received.fds[0]), x.reply.attr};
 }
 
 Result<GoferClient::Object> GoferClient::MakeObject(Op op, gofer::Handle dir, std::string_view name,
@@ -115,11 +169,11 @@ Result<GoferClient::Object> GoferClient::MakeObject(Op op, gofer::Handle dir, st
   x.request.gid = owner.gid;
   x.name = name;
   x.data = data;
-  x.wants_fd = wants_fd;
+  x.max_fds = wants_fd ? 1 : 0;
   TRY(Call(op, x));
   CHECKED_ATTR(x);
   if (x.reply.handle == 0) return Broken("a new object without a handle");
-  return Object{x.reply.handle, x.reply.attr, std::move(x.fd)};
+  return Object{x.reply.handle, x.reply.attr, wants_fd ? std::move(x.received.fds[0]) : ScopedFd()};
 }
 
 Result<GoferClient::Object> GoferClient::Create(gofer::Handle dir, std::string_view name, NewOwner owner) {
@@ -178,7 +232,8 @@ Result<GoferClient::Listing> GoferClient::Readdir(gofer::Handle dir, int64_t coo
   x.payload = LargeBuffer();
   TRY(Call(Op::kReaddir, x));
   Listing listing;
-  listing.at_end = x.reply.value == 1;
+  listing.at_end = (x.reply.value & gofer::kAtEnd) != 0;
+  listing.exact = (x.reply.value & gofer::kExact) != 0;
   std::span<const std::byte> rest = x.payload.first(x.payload_size);
   for (uint32_t i = 0; i < x.reply.count; ++i) {
     gofer::DirEntry entry;

@@ -18,11 +18,13 @@ namespace moat::gofer {
 inline constexpr uint32_t kProtocolVersion = 1;
 inline constexpr size_t kMaxPayload = 68 << 10;  // the largest xattr value (64 KiB), its name, and room
 inline constexpr size_t kMaxReaddirBytes = 64 << 10;
-inline constexpr size_t kMaxName = 255;             // NAME_MAX
-inline constexpr size_t kMaxTarget = 4095;          // PATH_MAX - 1: a symlink's contents
+inline constexpr size_t kMaxName = 255;     // NAME_MAX
+inline constexpr size_t kMaxTarget = 4095;  // PATH_MAX - 1: a symlink's contents
+inline constexpr int32_t kMaxErrno = 4095;
 inline constexpr size_t kMaxXattrName = 255;        // XATTR_NAME_MAX
 inline constexpr size_t kMaxXattrValue = 64 << 10;  // XATTR_SIZE_MAX, XATTR_LIST_MAX
 inline constexpr uint32_t kMaxWalk = 16;            // components of one walk
+inline constexpr uint32_t kMaxLookUp = 64;          // names of one lookup, and so descriptors of one message
 inline constexpr uint32_t kMaxForget = 512;         // handles of one forget
 
 // A gofer-side object id. 0 is none.
@@ -31,6 +33,7 @@ using Handle = uint64_t;
 enum class Op : uint16_t {
   kAttach = 1,       // value: mount index; handle := root, attr
   kWalk,             // handle: directory, count: components, payload: names; see WalkStep
+  kLookUp,           // handle: directory, count: names, payload: names; flags: kDonate; see Found
   kGetAttr,          // handle
   kSetAttr,          // handle, mask: kSet*, mode, uid, gid, value: size, atime, mtime; attr := after
   kOpen,             // handle: regular file, flags: O_RDONLY, O_WRONLY or O_RDWR; one fd and attr come back
@@ -42,7 +45,7 @@ enum class Op : uint16_t {
   kLink,             // handle: directory, name, handle2: target; attr := the target's
   kUnlink,           // handle: directory, name, flags: 0 or AT_REMOVEDIR, handle2: the child or 0; attr := the child's
   kRename,           // handle: old directory, name; handle2: new directory, second payload: new name; flags: RENAME_*
-  kReaddir,          // handle: directory, value: cookie (0: start); payload := DirEntry records; value := 1 at the end
+  kReaddir,          // handle: directory, value: cookie (0: start); payload := DirEntry records; value := ReaddirFlags
   kReadlink,         // handle: symlink; payload := target
   kStatFs,           // handle; payload := StatFs
   kSync,             // handle, flags: 1 data only, 2 the whole file system
@@ -60,6 +63,15 @@ enum class Op : uint16_t {
   kStdioTruncate,  // handle, value: size
   kStdioGetAttr,   // handle; attr
   kOpCount,
+};
+
+enum LookUpFlags : uint32_t {
+  kDonate = 1,  // regular files come with a descriptor that is open for reading
+};
+
+enum ReaddirFlags : uint64_t {
+  kAtEnd = 1,
+  kExact = 2,  // a name that is in no part of the listing is not there: looking it up would answer ENOENT
 };
 
 enum SetAttrMask : uint32_t {
@@ -138,6 +150,20 @@ struct WalkStep {
   Attr attr;
 };
 static_assert(sizeof(WalkStep) == 112);
+
+// A lookup of several names of one directory. The request's payload is as a walk's. The reply's payload is `count`
+// records, in the order of the names, each followed by the target if the object is a symlink whose target the gofer
+// read; `count` may be less than was asked, but not 0. Descriptors travel in the order of `has_fd`. A file that cannot
+// be opened comes without one.
+struct Found {
+  Handle handle;
+  Attr attr;
+  int32_t error;  // of this name alone; the other fields are then zero
+  uint16_t target_length;
+  uint8_t has_fd;
+  uint8_t reserved;
+};
+static_assert(sizeof(Found) == 120);
 
 // A readdir's record; the next one starts after `name_length` bytes, without padding.
 struct DirEntry {

@@ -4,26 +4,29 @@
 
 #include <cstring>
 
+#include "fs/hostfs/protocol.h"
+
 namespace moat::gofer {
 namespace {
 
-constexpr size_t kMaxFds = 4;  // room to see, and close, what a hostile peer sends beyond the one allowed
+// SCM_MAX_FD, unix(7): what one message can carry. With room for all of it a peer that sends more than was agreed is
+// seen, and what it sent is closed; and the kernel can only be short of room in our descriptor table.
+constexpr size_t kScmMaxFds = 253;
 
-}  // namespace
-
-Result<void> SendPacket(int socket, std::span<const iovec> parts, int fd) {
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+Result<void> Send(int socket, std::span<const iovec> parts, const int* fds, size_t count) {
+  alignas(cmsghdr) char control[CMSG_SPACE(kMaxLookUp * sizeof(int))];
   msghdr message = {};
   message.msg_iov = const_cast<iovec*>(parts.data());
   message.msg_iovlen = parts.size();
-  if (fd >= 0) {
+  if (count != 0) {
     message.msg_control = control;
-    message.msg_controllen = sizeof control;
+    message.msg_controllen = CMSG_SPACE(count * sizeof(int));
+    memset(control, 0, message.msg_controllen);
     cmsghdr* c = CMSG_FIRSTHDR(&message);
     c->cmsg_level = SOL_SOCKET;
     c->cmsg_type = SCM_RIGHTS;
-    c->cmsg_len = CMSG_LEN(sizeof(int));
-    memcpy(CMSG_DATA(c), &fd, sizeof fd);
+    c->cmsg_len = CMSG_LEN(count * sizeof(int));
+    memcpy(CMSG_DATA(c), fds, count * sizeof(int));
   }
   for (;;) {
     if (sendmsg(socket, &message, MSG_NOSIGNAL) >= 0) return {};
@@ -31,8 +34,21 @@ Result<void> SendPacket(int socket, std::span<const iovec> parts, int fd) {
   }
 }
 
-Result<size_t> ReceivePacket(int socket, std::span<iovec> parts, ScopedFd& fd) {
-  alignas(cmsghdr) char control[CMSG_SPACE(kMaxFds * sizeof(int))];
+}  // namespace
+
+Result<void> SendPacket(int socket, std::span<const iovec> parts, std::span<const ScopedFd> fds) {
+  if (fds.size() > kMaxLookUp) return kEINVAL;
+  int numbers[kMaxLookUp];
+  for (size_t i = 0; i < fds.size(); ++i) numbers[i] = fds[i].get();
+  return Send(socket, parts, numbers, fds.size());
+}
+
+Result<void> SendPacket(int socket, std::span<const iovec> parts, int fd) {
+  return Send(socket, parts, &fd, fd >= 0 ? 1 : 0);
+}
+
+Result<size_t> ReceivePacket(int socket, std::span<iovec> parts, size_t max_fds, ReceivedFds& received) {
+  alignas(cmsghdr) char control[CMSG_SPACE(kScmMaxFds * sizeof(int))];
   msghdr message = {};
   ssize_t n;
   do {
@@ -45,21 +61,20 @@ Result<size_t> ReceivePacket(int socket, std::span<iovec> parts, ScopedFd& fd) {
   } while (n < 0 && errno == EINTR);
   if (n < 0) return HostErrno();
 
-  size_t received = 0;
+  received.fds.clear();
   for (cmsghdr* c = CMSG_FIRSTHDR(&message); c != nullptr; c = CMSG_NXTHDR(&message, c)) {
     if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS || c->cmsg_len < CMSG_LEN(0)) continue;
     size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
     for (size_t i = 0; i < count; ++i) {
       int one;
       memcpy(&one, CMSG_DATA(c) + i * sizeof(int), sizeof one);
-      ScopedFd owned(one);
-      if (received++ == 0) fd = std::move(owned);
+      received.fds.emplace_back(one);
     }
   }
-  if (received > 1 || (message.msg_flags & MSG_CTRUNC) != 0) {
-    fd.Reset();
-    return kEPROTO;
-  }
+  bool too_many = received.fds.size() > max_fds;
+  received.lost = (message.msg_flags & MSG_CTRUNC) != 0;
+  if (too_many || received.lost) received.fds.clear();
+  if (too_many) return kEPROTO;
   if ((message.msg_flags & MSG_TRUNC) != 0) return kEMSGSIZE;
   return static_cast<size_t>(n);
 }

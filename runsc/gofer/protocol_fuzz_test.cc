@@ -134,8 +134,8 @@ TEST(ProtocolFuzz, TheGoferSurvivesAHostileSentry) {
       gofer::Reply reply;
       static std::byte payload[gofer::kMaxPayload];
       iovec in[2] = {{&reply, sizeof reply}, {payload, sizeof payload}};
-      ScopedFd fd;
-      Result<size_t> n = gofer::ReceivePacket(pair.a.get(), in, fd);
+      gofer::ReceivedFds fds;
+      Result<size_t> n = gofer::ReceivePacket(pair.a.get(), in, gofer::kMaxLookUp, fds);
       if (!n.ok() || *n == 0) break;
       ASSERT_GE(*n, sizeof reply);
       ASSERT_EQ(reply.length, *n);
@@ -157,8 +157,8 @@ void HostileGofer(int socket, uint64_t seed) {
   for (;;) {
     gofer::Request request;
     iovec in[2] = {{&request, sizeof request}, {buffer, sizeof buffer}};
-    ScopedFd unwanted;
-    Result<size_t> n = gofer::ReceivePacket(socket, in, unwanted);
+    gofer::ReceivedFds unwanted;
+    Result<size_t> n = gofer::ReceivePacket(socket, in, 1, unwanted);
     if (!n.ok() || *n == 0) return;
     gofer::Reply reply = {};
     if (g.Below(4) == 0) g.Fill(reply);

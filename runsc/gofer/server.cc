@@ -97,6 +97,8 @@ Server::Handler Server::HandlerOf(Op op) {
       return &Server::Attach;
     case Op::kWalk:
       return &Server::Walk;
+    case Op::kLookUp:
+      return &Server::LookUpNames;
     case Op::kGetAttr:
       return &Server::GetAttr;
     case Op::kSetAttr:
@@ -162,20 +164,22 @@ void Server::Serve(int socket) {
   auto reply_payload = std::make_unique<std::byte[]>(kMaxPayload);
   for (;;) {
     Request request;
-    ScopedFd along;
+    ReceivedFds along;
     iovec in_parts[2] = {{&request, sizeof request}, {request_payload.get(), kMaxPayload}};
-    Result<size_t> received = ReceivePacket(socket, in_parts, along);
+    Result<size_t> received = ReceivePacket(socket, in_parts, 1, along);
     if (!received.ok() || *received == 0) return;
     uint64_t lengths = uint64_t{sizeof request} + request.name_length + request.data_length;
     Handler handler = *received >= sizeof request ? HandlerOf(static_cast<Op>(request.op)) : nullptr;
     // No client of ours sends such a thing: stop talking to whoever took its place.
     if (*received < sizeof request || request.length != *received || request.version != kProtocolVersion ||
-        lengths != *received || handler == nullptr || along.valid() != (static_cast<Op>(request.op) == Op::kStdioAdd)) {
+        lengths != *received || handler == nullptr || along.lost ||
+        along.fds.empty() == (static_cast<Op>(request.op) == Op::kStdioAdd)) {
       MOAT_LOG(kError, "gofer: a message breaks the protocol, closing the connection");
       return;
     }
     const char* payload = reinterpret_cast<const char*>(request_payload.get());
-    Incoming in{request, {payload, request.name_length}, {payload + request.name_length, request.data_length}, along};
+    ScopedFd fd = along.fds.empty() ? ScopedFd() : std::move(along.fds[0]);
+    Incoming in{request, {payload, request.name_length}, {payload + request.name_length, request.data_length}, fd};
     Outgoing out;
     out.payload = {reply_payload.get(), kMaxPayload};
     Result<void> done = (this->*handler)(in, out);
@@ -186,15 +190,15 @@ void Server::Serve(int socket) {
         out.reply = {};
         out.payload_size = 0;
       }
-      out.fd.Reset();
+      out.fds.clear();
       out.reply.error = static_cast<int32_t>(done.error());
     }
     out.reply.op = request.op;
     out.reply.sequence = request.sequence;
-    out.reply.fd_count = out.fd.valid() ? 1 : 0;
+    out.reply.fd_count = static_cast<uint16_t>(out.fds.size());
     out.reply.length = static_cast<uint32_t>(sizeof(Reply) + out.payload_size);
     iovec out_parts[2] = {{&out.reply, sizeof(Reply)}, {reply_payload.get(), out.payload_size}};
-    if (!SendPacket(socket, out_parts, out.fd.get()).ok()) return;
+    if (!SendPacket(socket, out_parts, out.fds).ok()) return;
   }
 }
 

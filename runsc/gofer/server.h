@@ -27,7 +27,7 @@ struct Outgoing {
   Reply reply = {};
   std::span<std::byte> payload;
   size_t payload_size = 0;
-  ScopedFd fd;
+  std::vector<ScopedFd> fds;
 };
 
 class Server {
@@ -50,6 +50,7 @@ class Server {
 
   Result<void> Attach(const Incoming& in, Outgoing& out);
   Result<void> Walk(const Incoming& in, Outgoing& out);
+  Result<void> LookUpNames(const Incoming& in, Outgoing& out);
   Result<void> GetAttr(const Incoming& in, Outgoing& out);
   Result<void> SetAttr(const Incoming& in, Outgoing& out);
   Result<void> Open(const Incoming& in, Outgoing& out);

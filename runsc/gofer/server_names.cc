@@ -48,7 +48,7 @@ Result<void> Server::AdoptFile(const Node& dir, ScopedFd file, const Request& re
   int path_fd = openat(AT_FDCWD, FdName(file.get()).c_str(), O_PATH | O_CLOEXEC);
   if (path_fd < 0) return HostErrno();
   TRY(Adopt(dir, ScopedFd(path_fd), request, out));
-  out.fd = std::move(file);
+  out.fds.push_back(std::move(file));
   return {};
 }
 

@@ -1,0 +1,144 @@
+// Directory listings, and whether they tell all that can be looked up.
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cctype>
+#include <cstring>
+
+#include "runsc/gofer/server.h"
+
+namespace moat::gofer {
+namespace {
+
+// getdents64(2)'s record head; the name follows.
+struct KernelDirent {
+  uint64_t ino;
+  int64_t off;
+  uint16_t reclen;
+  uint8_t type;
+};
+constexpr size_t kDirentNameOffset = 19;
+
+// File systems whose directories list each name that can be looked up. Others have hidden ones (NFS and ZFS snapshots),
+// make objects on lookup (autofs), or nobody knows (FUSE).
+bool ListsEveryName(int fd) {
+  struct statfs st;
+  if (fstatfs(fd, &st) != 0) return false;
+  switch (static_cast<uint64_t>(st.f_type)) {
+    case EXT4_SUPER_MAGIC:
+    case XFS_SUPER_MAGIC:
+    case BTRFS_SUPER_MAGIC:
+    case TMPFS_MAGIC:
+    case OVERLAYFS_SUPER_MAGIC:
+    case SQUASHFS_MAGIC:
+    case EROFS_SUPER_MAGIC_V1:
+      return true;
+  }
+  return false;
+}
+
+// Whether a directory finds its entries by other names too: in the other case (ext4's and tmpfs's casefold, XFS's
+// ascii-ci). The first name with a letter tells. Where there is none, names beyond ASCII are doubtful: theirs is
+// Unicode's folding.
+class FoldingCheck {
+ public:
+  explicit FoldingCheck(int dir) : dir_(dir) {}
+  void See(std::string_view name) {
+    if (tried_) return;
+    std::string other(name);
+    for (char& c : other) {
+      bool letter = isalpha(static_cast<unsigned char>(c)) != 0;
+      tried_ |= letter;
+      beyond_ascii_ |= static_cast<unsigned char>(c) >= 0x80;
+      if (letter) c = static_cast<char>(c ^ 0x20);
+    }
+    if (tried_) folds_ = IsSame(std::string(name), other);
+  }
+  bool MayFold() const { return tried_ ? folds_ : beyond_ascii_; }
+
+ private:
+  bool IsSame(const std::string& name, const std::string& other) const {
+    Result<ScopedFd> b = OpenBeneath(dir_, other.c_str(), O_PATH | O_NOFOLLOW, 0);
+    if (!b.ok()) return b.error() != kENOENT;
+    Result<ScopedFd> a = OpenBeneath(dir_, name.c_str(), O_PATH | O_NOFOLLOW, 0);
+    Attr attr_a, attr_b;
+    if (!a.ok() || !ReadAttr(a->get(), attr_a).ok() || !ReadAttr(b->get(), attr_b).ok()) return true;
+    return attr_a.ino == attr_b.ino && attr_a.dev_major == attr_b.dev_major && attr_a.dev_minor == attr_b.dev_minor;
+  }
+  const int dir_;
+  bool tried_ = false, folds_ = false, beyond_ascii_ = false;
+};
+
+}  // namespace
+
+Result<void> Server::Readdir(const Incoming& in, Outgoing& out) {
+  RefPtr<Node> node = TRY(NodeOf(in.request.handle));
+  if (!node->is_dir()) return kENOTDIR;
+  if (node->kind() == Node::Kind::kSealed) {
+    out.reply.value = kAtEnd | kExact;
+    return {};
+  }
+  int64_t cookie = static_cast<int64_t>(in.request.value);
+  if (cookie < 0) return kEINVAL;
+  Attr attr;
+  TRY(ReadAttr(node->fd(), attr));
+  alignas(8) char buffer[16 << 10];
+  MutexLock lock(node->stream_mutex);
+  if (!node->stream.valid()) {
+    node->stream = TRY(Reopen(*node, O_RDONLY));
+    node->stream_position = 0;
+  }
+  // Always seek to the start: it makes the host's file system look at the directory's present contents.
+  if (cookie == 0 || cookie != node->stream_position) {
+    if (lseek(node->stream.get(), cookie, SEEK_SET) < 0) return HostErrno();
+    node->stream_position = cookie;
+  }
+  FoldingCheck folding(node->fd());
+  bool at_end = false;
+  while (!at_end) {
+    // The smallest host record has 24 bytes, ours of that name 36: what is read below always fits.
+    if (out.payload_size + 2 * sizeof buffer > kMaxPayload) break;
+    long n = syscall(SYS_getdents64, node->stream.get(), buffer, sizeof buffer);
+    if (n < 0) {
+      Errno error = HostErrno();
+      node->stream.Reset();
+      if (out.reply.count != 0) break;
+      return error;
+    }
+    if (n == 0) {
+      at_end = true;
+      // The next listing starts anew: no descriptor for every directory that was ever listed.
+      node->stream.Reset();
+    }
+    for (long at = 0; at < n;) {
+      KernelDirent head;
+      memcpy(&head, buffer + at, sizeof head);
+      const char* name = buffer + at + kDirentNameOffset;
+      size_t length = strnlen(name, head.reclen - kDirentNameOffset);
+      node->stream_position = head.off;
+      at += head.reclen;
+      if (length > kMaxName) continue;  // longer than a Linux program can say
+      folding.See({name, length});
+      DirEntry entry = {};
+      entry.ino = head.ino;
+      entry.next = head.off;
+      entry.dev_major = attr.dev_major;
+      entry.dev_minor = attr.dev_minor;
+      entry.name_length = static_cast<uint16_t>(length);
+      entry.type = head.type;
+      if (out.payload_size + sizeof entry + length > kMaxPayload) return kEIO;
+      memcpy(out.payload.data() + out.payload_size, &entry, sizeof entry);
+      memcpy(out.payload.data() + out.payload_size + sizeof entry, name, length);
+      out.payload_size += sizeof entry + length;
+      ++out.reply.count;
+    }
+  }
+  bool exact = ListsEveryName(node->fd()) && !folding.MayFold();
+  out.reply.value = (at_end ? uint64_t{kAtEnd} : 0) | (exact ? uint64_t{kExact} : 0);
+  return {};
+}
+
+}  // namespace moat::gofer
