@@ -280,9 +280,9 @@ Result<std::unique_ptr<Context>> PtraceContext::Clone(bool same_space) {
     child->spare_thread_ = static_cast<pid_t>(tid);
     child->spare_space_ = space_;
     space_->AddSpare();
-  } else {
-    child->new_state_ = TRY(GetExtendedState());
   }
+  // Kept for a thread, too: who asks for it may come before the thread's first Switch.
+  child->new_state_ = TRY(GetExtendedState());
   return std::unique_ptr<Context>(std::move(child));
 }
 

@@ -23,6 +23,20 @@ SigInfo ChildSigInfo(ThreadGroup& child, ThreadGroup& parent, int signo, int cod
   return info;
 }
 
+SigInfo ThreadSigInfo(Task& thread, ThreadGroup& tracer, int code, int status) {
+  SigInfo info = MakeSigInfo(SIGCHLD, code);
+  info.si_pid = thread.TidIn(tracer.pid_ns());
+  RefPtr<Task> leader = tracer.leader_locked();
+  const Kuid uid = thread.credentials()->uid;
+  info.si_uid = leader ? leader->credentials()->user_ns->FromKuid(uid) : uid;
+  info.si_status = status;
+  constexpr Nanos kTick = kNanosPerSec / 100;
+  const CpuTimes times = thread.cpu_times();
+  info.si_utime = times.user / kTick;
+  info.si_stime = times.system / kTick;
+  return info;
+}
+
 namespace {
 
 // With the tree mutex held.

@@ -8,6 +8,8 @@ namespace moat {
 
 // SIGCHLD's siginfo for `child` as `parent` sees it. With the tree mutex held.
 SigInfo ChildSigInfo(ThreadGroup& child, ThreadGroup& parent, int signo, int code, int status);
+// The same for one thread, as its tracer's group sees it.
+SigInfo ThreadSigInfo(Task& thread, ThreadGroup& tracer, int code, int status);
 
 // The group went on after a stop that was reported. Takes the tree mutex.
 void ReportContinued(ThreadGroup& group);

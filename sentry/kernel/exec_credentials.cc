@@ -44,7 +44,8 @@ FileCapabilities ReadFileCapabilities(const VfsContext& ctx, Inode& inode, const
 
 // capabilities(7), "Transformation of capabilities during execve()" and "Capabilities and execution of programs by
 // root".
-Result<ExecCredentials> CredentialsForExec(const Credentials& caller, const VfsContext& ctx, const File& file) {
+Result<ExecCredentials> CredentialsForExec(const Credentials& caller, const VfsContext& ctx, const File& file,
+                                           bool watched) {
   RefPtr<Inode> inode = file.inode();
   const Inode::Access access = TRY(inode->GetAccess());
   RefPtr<Credentials> next = caller.Copy();
@@ -61,9 +62,7 @@ Result<ExecCredentials> CredentialsForExec(const Credentials& caller, const VfsC
       next->egid = access.gid;
     }
   }
-  next->suid = next->fsuid = next->euid;
-  next->sgid = next->fsgid = next->egid;
-
+  const bool set_id = ids_changed;
   FileCapabilities file_caps;
   if (privileges) file_caps = ReadFileCapabilities(ctx, *inode, ns);
   const Kuid root = ns.ToKuid(0);
@@ -79,6 +78,16 @@ Result<ExecCredentials> CredentialsForExec(const Credentials& caller, const VfsC
   next->permitted =
       (caller.inheritable & file_caps.inheritable) | (file_caps.permitted & caller.bounding) | next->ambient;
   if (file_caps.effective && !file_caps.permitted.IsSubsetOf(next->permitted)) return kEPERM;
+  // ptrace(2), "execve(2) under ptrace"; capabilities(7).
+  if (watched && (set_id || !next->permitted.IsSubsetOf(caller.permitted))) {
+    if (!caller.HasCapability(CAP_SETUID) || caller.no_new_privs) {
+      next->euid = next->uid;
+      next->egid = next->gid;
+    }
+    next->permitted = next->permitted & caller.permitted;
+  }
+  next->suid = next->fsuid = next->euid;
+  next->sgid = next->fsgid = next->egid;
   next->effective = effective_bit ? next->permitted : next->ambient;
   next->securebits &= ~static_cast<uint32_t>(SECBIT_KEEP_CAPS);
 

@@ -2,10 +2,12 @@
 
 #include <linux/audit.h>
 #include <linux/seccomp.h>
+#include <sys/ptrace.h>
 #include <sys/syscall.h>
 
 #include "platform/base/log.h"
 #include "sentry/kernel/kernel.h"
+#include "sentry/kernel/trace_stop.h"
 
 namespace moat {
 
@@ -47,7 +49,10 @@ bool SeccompFilter::IsAncestorOf(const SeccompFilter* o) const {
   return false;
 }
 
-bool CheckSeccomp(Task& t, Result<int64_t>* result) {
+namespace {
+
+// `traced`: a tracer has had its say about the call.
+bool Check(Task& t, Result<int64_t>* result, bool traced) {
   const Registers& regs = t.regs();
   if (t.seccomp_mode() == SECCOMP_MODE_STRICT) {
     if (StrictAllows(regs.SyscallNumber())) return true;
@@ -80,8 +85,20 @@ bool CheckSeccomp(Task& t, Result<int64_t>* result) {
       *result = static_cast<int64_t>(regs.gp.orig_rax);  // the registers stay as they were
       return false;
     case SECCOMP_RET_TRACE:
+      if (traced) return true;
+      if (!TraceStop::Wants(t, PTRACE_EVENT_SECCOMP)) {
+        *result = kENOSYS;
+        return false;
+      }
+      TraceStop::Event(t, PTRACE_EVENT_SECCOMP, value);
+      if (t.IsKilled() || static_cast<int32_t>(regs.gp.orig_rax) < 0) {
+        *result = regs.Return();  // what the tracer has set
+        return false;
+      }
+      // The tracer may have made it another call.
+      return Check(t, result, true);
     case SECCOMP_RET_USER_NOTIF:
-      *result = kENOSYS;  // no tracer, no listener
+      *result = kENOSYS;  // no listener
       return false;
     case SECCOMP_RET_KILL_THREAD:
       // The last thread's death is the process's, with the signal for all to see.
@@ -98,5 +115,9 @@ bool CheckSeccomp(Task& t, Result<int64_t>* result) {
       return false;
   }
 }
+
+}  // namespace
+
+bool CheckSeccomp(Task& t, Result<int64_t>* result) { return Check(t, result, false); }
 
 }  // namespace moat

@@ -7,6 +7,7 @@
 #include "sentry/kernel/process_timers.h"
 #include "sentry/kernel/rseq.h"
 #include "sentry/kernel/signal_sender.h"
+#include "sentry/kernel/trace_stop.h"
 
 namespace moat {
 
@@ -17,7 +18,8 @@ constexpr int kSyscallInstructionLength = 2;
 void Task::UpdateInterruptLocked() {
   const SignalSet pending = signals_.pending.set() | thread_group_->shared_pending_.set();
   const SignalSet blocked = signal_mask() & ~signals_.waiting_for;
-  const bool work = killed_.load(std::memory_order_relaxed) || signals_.stop_requested || !(pending & ~blocked).empty();
+  const bool work = killed_.load(std::memory_order_relaxed) || signals_.stop_requested || trace_.trap_requested ||
+                    trace_.notify || !(pending & ~blocked).empty();
   interrupt_.store(work, std::memory_order_seq_cst);
 }
 
@@ -77,12 +79,7 @@ void SignalDelivery::ParkStopped(Task& t) {
     }
     t.signals_.stop_requested = false;
     t.signals_.stopped = true;
-    bool all = true;
-    for (const RefPtr<Task>& other : group.tasks_) all = all && (other->signals_.stopped || other->exited());
-    if (all && !group.stop_reported_) {
-      group.stop_reported_ = true;
-      report = group.stop_signal_;
-    }
+    report = group.TakePartInStopLocked(t);
   }
   if (report != 0) ReportStopped(group, report);
   for (;;) {
@@ -97,11 +94,33 @@ void SignalDelivery::ParkStopped(Task& t) {
   t.UpdateInterruptLocked();
 }
 
+// What becomes of a signal that the task has taken: true for a handler. Otherwise `stop` is the signal when it stops
+// the group, `core` the dump when it ends it with one.
+bool SignalDelivery::DecideLocked(Task& t, int signo, Handler& out, int& stop, RefPtr<CoreDump>& core) {
+  ThreadGroup& group = t.thread_group();
+  const uint64_t handler = group.actions_->Get(signo).handler;
+  const DefaultAction action = DefaultActionOf(signo);
+  if (handler > 1) {
+    out.action = group.actions_->Take(signo);
+    return out.action.handler > 1;
+  }
+  if (handler != 0 || (group.unkillable_ && !kUnblockable.Has(signo))) return false;
+  if (action == DefaultAction::kStop) {
+    stop = signo;
+  } else if (action == DefaultAction::kTerminate || action == DefaultAction::kCore) {
+    if (action == DefaultAction::kCore && !group.exiting() && CoreDump::Wanted(t))
+      core = group.core_dump_ = MakeRef<CoreDump>(t);
+    SignalSender::KillLocked(group, signo);
+  }
+  return false;
+}
+
 bool SignalDelivery::Next(Task& t, Handler& out) {
   ThreadGroup& group = t.thread_group();
   for (;;) {
-    bool park = false;
-    int default_stop = 0;
+    bool park = false, handle = false;
+    const bool traced = TraceStop::Traced(t);
+    int signo = 0, stop = 0;
     RefPtr<CoreDump> core;
     uint64_t continues = 0;
     {
@@ -113,42 +132,40 @@ bool SignalDelivery::Next(Task& t, Handler& out) {
       }
       out.action = {};
       out.info.si_code = 0;
-      if (t.signals_.stop_requested) {
+      if (t.signals_.stop_requested || t.trace_.trap_requested || t.trace_.notify) {
         park = true;
       } else {
-        int signo = t.signals_.pending.Pop(t.signal_mask(), &out.info);
+        signo = t.signals_.pending.Pop(t.signal_mask(), &out.info);
         if (signo == 0) signo = group.shared_pending_.Pop(t.signal_mask(), &out.info);
         t.UpdateInterruptLocked();
         if (signo == 0) return false;
-        const uint64_t handler = group.actions_->Get(signo).handler;
-        const DefaultAction action = DefaultActionOf(signo);
-        if (handler > 1) {
-          out.action = group.actions_->Take(signo);
-        } else if (handler == 0 && (!group.unkillable_ || kUnblockable.Has(signo))) {
-          if (action == DefaultAction::kStop) {
-            default_stop = signo;
-            continues = group.continue_count_;
-          } else if (action == DefaultAction::kTerminate || action == DefaultAction::kCore) {
-            if (action == DefaultAction::kCore && !group.exiting() && CoreDump::Wanted(t))
-              core = group.core_dump_ = MakeRef<CoreDump>(t);
-            SignalSender::KillLocked(group, signo);
-            if (!core) continue;
-          }
-        }
+        continues = group.continue_count_;
+        if (!traced) handle = DecideLocked(t, signo, out, stop, core);
       }
     }
+    if (park) {
+      if (traced) {
+        TraceStop::JobControl(t);
+      } else {
+        ParkStopped(t);
+      }
+      continue;
+    }
     if (out.info.si_code == SI_TIMER) group.timers().OnSignalDequeued(out.info);
+    if (traced) {
+      signo = TraceStop::Signal(t, out.info);
+      if (signo == 0) continue;
+      MutexLock lock(group.signal_mu_);
+      if (!t.IsKilled()) handle = DecideLocked(t, signo, out, stop, core);
+    }
+    if (handle) return true;
     if (core) {
       core->Run(out.info);
-    } else if (park) {
-      ParkStopped(t);
-    } else if (default_stop != 0) {
-      if (default_stop != SIGSTOP && OrphanedStop(t)) continue;
+    } else if (stop != 0) {
+      if (stop != SIGSTOP && OrphanedStop(t)) continue;
       MutexLock lock(group.signal_mu_);
       // A SIGCONT that came in between has won.
-      if (continues == group.continue_count_) SignalSender::StopLocked(group, default_stop);
-    } else if (out.action.handler > 1) {
-      return true;
+      if (continues == group.continue_count_) SignalSender::StopLocked(group, stop, TraceStop::Traced(t));
     }
   }
 }
@@ -178,6 +195,7 @@ void SignalDelivery::Enter(Task& t, const Handler& h) {
   const int signo = h.info.si_signo;
   rseq::Abort(t);
   if (t.exit_requested_) return;
+  TraceStop::TakeTrapFlag(t);
   const SignalSet old = t.signals_.has_saved_mask ? t.signals_.saved_mask : t.signal_mask();
   Result<void> pushed = PushSignalFrame(t, h.info, h.action, old);
   t.signals_.has_saved_mask = false;
@@ -190,6 +208,7 @@ void SignalDelivery::Enter(Task& t, const Handler& h) {
   SignalSet mask = t.signal_mask() | SignalSet{h.action.mask};
   if ((h.action.flags & SA_NODEFER) == 0) mask.Add(signo);
   t.SetSignalMask(mask);
+  if (t.trace_.Has(TraceState::kStep)) TraceStop::Handler(t);
 }
 
 void SignalDelivery::Run(Task& t) {

@@ -3,6 +3,8 @@
 #include "fs/anon/signal_source.h"
 #include "sentry/kernel/child_event.h"
 #include "sentry/kernel/kernel.h"
+#include "sentry/kernel/trace_link.h"
+#include "sentry/kernel/trace_stop.h"
 
 namespace moat {
 
@@ -10,12 +12,13 @@ bool SignalSender::Wants(const Task& t, int signo) {
   if (t.exited() || t.killed_.load(std::memory_order_relaxed)) return false;
   if (signo == SIGKILL) return true;
   SignalSet blocked = t.signal_mask() & ~t.signals_.waiting_for;
-  return !blocked.Has(signo) && !t.signals_.stopped;
+  return !blocked.Has(signo) && !t.signals_.stopped && !t.trace_.in_stop;
 }
 
 bool SignalSender::Ignored(ThreadGroup& group, Task& target, int signo, bool from_outside) {
-  // A blocked signal stays pending whatever its action: that may change before it is unblocked.
+  // A blocked signal stays pending whatever its action: that may change before it is unblocked. A tracer sees them all.
   if (target.signal_mask().Has(signo) && !kUnblockable.Has(signo)) return false;
+  if (TraceStop::Traced(target) && signo != SIGKILL) return false;
   const uint64_t handler = group.actions_->Get(signo).handler;
   if (group.unkillable_ && handler == 0 && !(from_outside && kUnblockable.Has(signo))) return true;
   return handler == 1 || (handler == 0 && DefaultActionOf(signo) == DefaultAction::kIgnore);
@@ -27,6 +30,7 @@ bool SignalSender::Continue(ThreadGroup& group) {
     t->signals_.pending.RemoveAll(kStopSignals);
     t->signals_.stop_requested = false;
     t->signals_.stopped = false;
+    TraceLink::NotifyLocked(*t);
     t->parker_.Unpark();
   }
   ++group.continue_count_;
@@ -35,26 +39,40 @@ bool SignalSender::Continue(ThreadGroup& group) {
   return std::exchange(group.stop_reported_, false);
 }
 
+void SignalSender::KillTaskLocked(Task& t) {
+  t.killed_.store(true, std::memory_order_release);
+  t.signals_.stopped = false;
+  t.signals_.stop_requested = false;
+  t.trace_.fatal = true;
+  t.Kick();
+}
+
 void SignalSender::KillLocked(ThreadGroup& group, int status) {
-  if (group.exiting_.load(std::memory_order_relaxed)) return;
+  if (group.exiting_.load(std::memory_order_relaxed)) {
+    // Some may have stopped once more on their way out.
+    if (status == SIGKILL) {
+      for (const RefPtr<Task>& t : group.tasks_) KillTaskLocked(*t);
+    }
+    return;
+  }
   group.group_exit_status_ = status;
   group.exiting_.store(true, std::memory_order_release);
   group.stop_signal_ = 0;
-  for (const RefPtr<Task>& t : group.tasks_) {
-    t->killed_.store(true, std::memory_order_release);
-    t->signals_.stopped = false;
-    t->signals_.stop_requested = false;
-    t->Kick();
-  }
+  for (const RefPtr<Task>& t : group.tasks_) KillTaskLocked(*t);
 }
 
-void SignalSender::StopLocked(ThreadGroup& group, int signo) {
-  if (group.exiting_.load(std::memory_order_relaxed) || group.stop_signal_ != 0) return;
-  group.stop_signal_ = signo;
-  group.stop_reported_ = false;
+void SignalSender::StopLocked(ThreadGroup& group, int signo, bool again) {
+  if (group.exiting_.load(std::memory_order_relaxed) || (group.stop_signal_ != 0 && !again)) return;
+  if (group.stop_signal_ == 0) {
+    group.stop_signal_ = signo;
+    group.stop_reported_ = false;
+  }
   for (const RefPtr<Task>& t : group.tasks_) {
-    if (t->exited()) continue;
+    if (t->exited() || t->signals_.stopped) continue;
     t->signals_.stop_requested = true;
+    t->signals_.counted = false;
+    t->trace_.stop_signo = signo;
+    TraceLink::NotifyLocked(*t);
     t->Kick();
   }
 }
@@ -65,6 +83,7 @@ Result<bool> SignalSender::Send(ThreadGroup& group, Task* target, const SigInfo&
   bool queued_now = false;
   {
     MutexLock lock(group.signal_mu_);
+    if (group.exiting_.load(std::memory_order_relaxed) && signo == SIGKILL) KillLocked(group, SIGKILL);
     if (group.exiting_.load(std::memory_order_relaxed) || group.tasks_.empty()) return false;
     if (signo == SIGCONT) {
       continued = Continue(group);
@@ -106,7 +125,7 @@ Result<bool> SignalSender::Send(ThreadGroup& group, Task* target, const SigInfo&
       // A signal that ends the process ends it now, so that no thread goes on until the taker gets to it.
       const DefaultAction action = DefaultActionOf(signo);
       if (taker != nullptr && !taker->signal_mask().Has(signo) && action == DefaultAction::kTerminate &&
-          !group.unkillable_ && group.actions_->Get(signo).handler == 0) {
+          !group.unkillable_ && group.actions_->Get(signo).handler == 0 && !TraceStop::Traced(*taker)) {
         KillLocked(group, signo);
         return true;
       }
@@ -145,7 +164,7 @@ void Task::ForceSignal(const SigInfo& info) {
     mask.Remove(signo);
     signals_.mask.store(mask.bits, std::memory_order_relaxed);
   }
-  if (blocked || handler <= 1) group.unkillable_ = false;
+  if ((blocked || handler <= 1) && !TraceStop::Traced(*this)) group.unkillable_ = false;
   if (!signals_.pending.HasStandard(signo))
     signals_.pending.Push(signo, new (std::nothrow) QueuedSignal{info, nullptr, nullptr});
   interrupt_.store(true, std::memory_order_release);

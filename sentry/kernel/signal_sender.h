@@ -13,8 +13,11 @@ class SignalSender {
   static Result<bool> Send(ThreadGroup& group, Task* target, const SigInfo& info, bool from_outside);
   // Tells every task to exit; the first status stays.
   static void KillLocked(ThreadGroup& group, int status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(group.signal_mu_);
-  // The stop of a group begins: all its tasks are to park.
-  static void StopLocked(ThreadGroup& group, int signo) ABSL_EXCLUSIVE_LOCKS_REQUIRED(group.signal_mu_);
+  // The task must exit, and leave whatever stop it is in.
+  static void KillTaskLocked(Task& t);
+  // The stop of a group begins: all its tasks are to park. A traced one's (`again`) may begin while another is in
+  // effect.
+  static void StopLocked(ThreadGroup& group, int signo, bool again) ABSL_EXCLUSIVE_LOCKS_REQUIRED(group.signal_mu_);
 
  private:
   static bool Ignored(ThreadGroup& group, Task& target, int signo, bool from_outside)

@@ -116,8 +116,9 @@ class PendingSignals {
   // Takes one of `wanted`.
   int PopOf(SignalSet wanted, SigInfo* info) { return Pop(~wanted, info); }
   void RemoveAll(SignalSet which);
-  // The queued siginfos, oldest first of each number (ptrace PEEKSIGINFO, tests).
   int CountOf(int signo) const;
+  // The queue, oldest first; pending signals without a siginfo are not in it.
+  const QueuedSignal* first() const { return head_; }
 
  private:
   SignalSet set_;
@@ -134,6 +135,7 @@ struct TaskSignals {
   SignalSet waiting_for;
   bool stop_requested = false;  // a group stop wants this task to park; under the signal mutex
   bool stopped = false;         // it has; under the signal mutex
+  bool counted = false;         // it counts as stopped, though a tracer may let it run; under the signal mutex
   bool killed = false;          // must exit at the next chance; under the signal mutex
 
   // The mask to restore after the handler that ends sigsuspend, ppoll, pselect, epoll_pwait.

@@ -169,6 +169,7 @@ char Task::StateLetter() const {
   if (exited()) return 'Z';
   {
     MutexLock lock(thread_group_->signal_mutex());
+    if (trace_.in_stop) return 't';
     if (signals_.stopped) return 'T';
   }
   return parked_.load(std::memory_order_relaxed) ? 'S' : 'R';

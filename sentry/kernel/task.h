@@ -21,6 +21,7 @@
 #include "sentry/kernel/pid_namespace.h"
 #include "sentry/kernel/rlimits.h"
 #include "sentry/kernel/signals.h"
+#include "sentry/kernel/trace_state.h"
 #include "sentry/mm/memory_manager.h"
 
 namespace moat {
@@ -135,7 +136,7 @@ class Task : public RefCounted {
   void SetSched(const SchedState& s);
   // sched_setaffinity(2), by any task: `cpus` is within Kernel::allowed_cpus and not empty.
   void SetAffinity(const CpuSet& cpus);
-  // State letter of /proc/<pid>/stat: R, S, D, T, Z, X.
+  // State letter of /proc/<pid>/stat: R, S, D, T, t, Z, X.
   char StateLetter() const;
   CpuTimes cpu_times() const;
   uint64_t voluntary_switches() const { return parks_.load(std::memory_order_relaxed); }
@@ -238,6 +239,9 @@ class Task : public RefCounted {
   friend class SignalDelivery;
   friend class ChildWaiter;
   friend class SignalSender;
+  friend class StoppedTracee;
+  friend class TraceLink;
+  friend class TraceStop;
   friend Result<void> ParkInterruptible(Task& t, Deadline deadline);
   friend Result<void> ParkKillable(Task& t, Deadline deadline);
   explicit Task(Kernel& kernel);
@@ -299,6 +303,8 @@ class Task : public RefCounted {
   std::atomic<bool> parked_{false};
   std::atomic<bool> exited_{false};
   std::atomic<bool> leaving_{false};
+
+  TraceState trace_;  // ptrace(2)
 
   // --- counters and small shared values ---
   std::atomic<Nanos> user_time_{0};

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <linux/sched.h>
+#include <sys/ptrace.h>
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -17,6 +18,8 @@
 #include "sentry/kernel/seccomp_filter.h"
 #include "sentry/kernel/signal_sender.h"
 #include "sentry/kernel/task_exit.h"
+#include "sentry/kernel/trace_link.h"
+#include "sentry/kernel/trace_stop.h"
 
 namespace moat {
 
@@ -24,6 +27,15 @@ namespace {
 
 constexpr uint64_t kNamespaceFlags =
     CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWCGROUP;
+
+// The stop that a tracer has asked for at such a call: PTRACE_EVENT_*, 0: none.
+int TraceEvent(Task& t, const CloneRequest& r) {
+  if ((r.flags & CLONE_UNTRACED) != 0) return 0;
+  const int event = (r.flags & CLONE_VFORK) != 0 ? PTRACE_EVENT_VFORK
+                    : r.exit_signal != SIGCHLD   ? PTRACE_EVENT_CLONE
+                                                 : PTRACE_EVENT_FORK;
+  return TraceStop::Wants(t, event) ? event : 0;
+}
 
 }  // namespace
 
@@ -184,8 +196,10 @@ Result<void> TaskCloner::Start(Task& child) {
   child.context_->Release();
   kernel.tasks_.fetch_sub(1, std::memory_order_relaxed);
   std::vector<RefPtr<RefCounted>> dropped;
+  RefPtr<Task> untraced;
   ThreadGroup& group = child.thread_group();
   MutexLock lock(kernel.tree_mutex());
+  untraced = TraceLink::UnlinkLocked(child);
   {
     MutexLock signal_lock(group.signal_mu_);
     group.RemoveTaskLocked(child);
@@ -232,6 +246,7 @@ Result<int32_t> TaskCloner::Run(Task& t, const CloneRequest& r) {
     child->vfork_parent_ = RefPtr<Task>(&t);
   }
 
+  const int event = TraceEvent(t, r);
   // A child that cannot be entered leaves its stub thread again.
   auto give_up = [&](Errno e) {
     child->context_->Release();
@@ -258,6 +273,7 @@ Result<int32_t> TaskCloner::Run(Task& t, const CloneRequest& r) {
     }
     Result<void> linked = LinkLocked(*child, group, &t, ns, r.set_tid);
     if (!linked.ok()) return give_up(linked.error());
+    if (event != 0 || (f & CLONE_PTRACE) != 0) TraceLink::InheritLocked(t, *child);
     if (new_process) {
       const bool sibling = (f & CLONE_PARENT) != 0;
       group->parent_ = sibling ? mine.parent_ : &mine;
@@ -271,7 +287,8 @@ Result<int32_t> TaskCloner::Run(Task& t, const CloneRequest& r) {
     }
   }
 
-  const int32_t tid = child->TidIn(*t.pid_ns());
+  RefPtr<Pid> child_id = child->pid();
+  const int32_t tid = child_id->NrIn(*t.pid_ns());
   if ((f & CLONE_PIDFD) != 0) {
     Result<RefPtr<PidFile>> file = PidFile::Create(kernel, child->pid(), O_RDWR);
     Result<int> fd = file.ok() ? t.InstallFd(*file, true) : Result<int>(file.error());
@@ -282,7 +299,9 @@ Result<int32_t> TaskCloner::Run(Task& t, const CloneRequest& r) {
     if (!fd.ok()) {
       child->context_->Release();
       std::vector<RefPtr<RefCounted>> dropped;
+      RefPtr<Task> untraced;
       MutexLock lock(kernel.tree_mutex());
+      untraced = TraceLink::UnlinkLocked(*child);
       {
         MutexLock signal_lock(group->signal_mu_);
         group->RemoveTaskLocked(*child);
@@ -296,17 +315,23 @@ Result<int32_t> TaskCloner::Run(Task& t, const CloneRequest& r) {
   if (mine.exiting() && !new_process) child->killed_.store(true, std::memory_order_release);
   TRY(Start(*child));
   if (new_process) group->timers().UpdateCpuLimit();
+  if (event != 0) TraceStop::Event(t, event, *child_id);
 
   if ((f & CLONE_VFORK) != 0) {
+    bool done = false;
     for (;;) {
       {
         MutexLock lock(kernel.tree_mutex());
-        if (t.vfork_done_) break;
+        done = t.vfork_done_;
+        if (done) break;
       }
       if (!ParkKillable(t, kNoDeadline).ok()) break;
     }
-    MutexLock lock(kernel.tree_mutex());
-    if (!t.vfork_done_) child->vfork_parent_ = nullptr;
+    {
+      MutexLock lock(kernel.tree_mutex());
+      if (!t.vfork_done_) child->vfork_parent_ = nullptr;
+    }
+    if (done) TraceStop::Event(t, PTRACE_EVENT_VFORK_DONE, *child_id);
   }
   return tid;
 }

@@ -1,6 +1,7 @@
 #include "sentry/kernel/task_exec.h"
 
 #include <linux/personality.h>
+#include <sys/ptrace.h>
 
 #include "fs/vfs/dentry.h"
 #include "sentry/kernel/blocking.h"
@@ -9,7 +10,10 @@
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/process_timers.h"
 #include "sentry/kernel/random.h"
+#include "sentry/kernel/signal_sender.h"
 #include "sentry/kernel/task_exit.h"
+#include "sentry/kernel/trace_link.h"
+#include "sentry/kernel/trace_stop.h"
 
 namespace moat {
 
@@ -45,7 +49,8 @@ Result<TaskExec::NewProgram> TaskExec::Load(Task& t, const VfsContext& ctx, Exec
   VfsExecutableOpener opener(ctx);
   program.image = TRY(PrepareImage(std::move(image), limits, opener));
   const auto& executable = static_cast<const ExecutableFile&>(*program.image.executable);
-  program.credentials = TRY(CredentialsForExec(*t.cred_, ctx, *executable.file()));
+  program.credentials =
+      TRY(CredentialsForExec(*t.cred_, ctx, *executable.file(), !TraceLink::TracerCapable(t, t.user_ns())));
   const Credentials& cred = *program.credentials.cred;
 
   RefPtr<AddressSpace> space = TRY(kernel.platform().NewAddressSpace());
@@ -76,9 +81,7 @@ Result<void> TaskExec::Dethread(Task& t) {
       group.exec_task_ = RefPtr<Task>(&t);
       for (const RefPtr<Task>& other : group.tasks_) {
         if (other == &t) continue;
-        other->killed_.store(true, std::memory_order_release);
-        other->signals_.stopped = false;
-        other->Kick();
+        SignalSender::KillTaskLocked(*other);
       }
     }
   }
@@ -102,9 +105,11 @@ Result<void> TaskExec::Dethread(Task& t) {
 // execve(2): the thread that execs becomes the leader, with the leader's id.
 void TaskExec::TakeLeadership(Task& t) {
   ThreadGroup& group = t.thread_group();
-  RefPtr<Task> old;
+  RefPtr<Task> old, dropped;
   RefPtr<Pid> mine;
   MutexLock lock(t.kernel().tree_mutex());
+  // Its tracer does not hear of its end.
+  dropped = TraceLink::UnlinkLocked(*group.leader_);
   MutexLock signal_lock(group.signal_mu_);
   old = std::move(group.leader_);
   group.leader_ = RefPtr<Task>(&t);
@@ -155,7 +160,9 @@ void TaskExec::Install(Task& t, NewProgram& program) {
   if (t.cred_->uid != program.credentials.cred->uid) t.SetAccount(t.kernel().Account(program.credentials.cred->uid));
   t.SetCredentials(program.credentials.cred);
 
+  const uint64_t call = t.regs_.gp.orig_rax;
   t.regs_ = FirstRegisters(program.loaded);
+  t.regs_.gp.orig_rax = call;  // for a tracer
   t.context_->ResetExtendedState();
   t.restart_block_ = {};
 }
@@ -166,11 +173,18 @@ Result<void> TaskExec::Run(Task& t, ExecRequest request) {
     return Load(t, fs, std::move(request));
   }();
   if (!loaded.ok()) return loaded.error();
+  RefPtr<Pid> old_id = t.pid();
   TRY(Dethread(t));
   UnshareFdTable(t);
   Install(t, *loaded);
-  Task::FsCall fs(t);
-  CloseFiles(fs, t.fd_table_->RemoveCloexec());
+  {
+    Task::FsCall fs(t);
+    CloseFiles(fs, t.fd_table_->RemoveCloexec());
+  }
+  if (TraceStop::Traced(t)) {
+    t.mm_->KeepCode();
+    TraceStop::Event(t, PTRACE_EVENT_EXEC, *old_id);
+  }
   return {};
 }
 

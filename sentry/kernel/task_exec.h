@@ -24,7 +24,9 @@ struct ExecCredentials {
   RefPtr<const Credentials> cred;
   bool secure = false;  // AT_SECURE; the process is not dumpable then
 };
-Result<ExecCredentials> CredentialsForExec(const Credentials& caller, const VfsContext& ctx, const File& file);
+// `watched`: by a tracer that may not have what the program would gain, so that it gains nothing.
+Result<ExecCredentials> CredentialsForExec(const Credentials& caller, const VfsContext& ctx, const File& file,
+                                           bool watched);
 
 class TaskExec {
  public:

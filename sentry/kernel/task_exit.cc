@@ -13,8 +13,29 @@
 #include "sentry/kernel/process_timers.h"
 #include "sentry/kernel/rseq.h"
 #include "sentry/kernel/signal_sender.h"
+#include "sentry/kernel/trace_link.h"
+#include "sentry/kernel/trace_stop.h"
 
 namespace moat {
+
+namespace {
+
+// SIGCHLD's siginfo about the end of a traced thread or process.
+SigInfo EndSigInfo(Task& t, ThreadGroup& tracers, int status) {
+  const int code = WIFEXITED(status) ? CLD_EXITED : WCOREDUMP(status) ? CLD_DUMPED : CLD_KILLED;
+  return ThreadSigInfo(t, tracers, code, WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
+}
+
+}  // namespace
+
+// A thread that is no leader has ended: its tracer may wait for it.
+void TaskExit::TellTracers(Task& t, ThreadGroup& tracers) {
+  {
+    MutexLock lock(t.kernel().tree_mutex());
+    (void)tracers.SendSignal(EndSigInfo(t, tracers, t.exit_status_), true);
+  }
+  tracers.child_queue_.Notify(EPOLLIN);
+}
 
 void TaskExit::ReleaseVforkParent(Task& t) {
   RefPtr<Task> parent;
@@ -58,6 +79,7 @@ void TaskExit::Run(Task& t) {
     MutexLock lock(t.thread_group().signal_mu_);
     t.exit_status_ = t.thread_group().group_exit_status_;
   }
+  TraceStop::Exit(t, t.exit_status_);
   ResourceUsage peak;
   if (t.mm_) {
     LeaveMemory(t);
@@ -108,6 +130,8 @@ bool TaskExit::RemoveTask(Task& t) {
   bool last = false;
   int stop_report = 0;
   RefPtr<Task> exec_task;
+  RefPtr<ThreadGroup> tracers;
+  TraceLink::TracerExits(t);
   {
     MutexLock lock(t.kernel().tree_mutex());
     MutexLock signal_lock(group.signal_mu_);
@@ -122,19 +146,18 @@ bool TaskExit::RemoveTask(Task& t) {
     // The last thread to end gives the status, unless exit_group or a signal did.
     if (last || group.exiting()) group.exit_status_.store(t.exit_status_, std::memory_order_relaxed);
     // The others may have been waiting only for this one to stop.
-    if (!last && group.stop_signal_ != 0 && !group.stop_reported_ &&
-        std::all_of(group.tasks_.begin(), group.tasks_.end(),
-                    [](const RefPtr<Task>& other) { return other->signals_.stopped; })) {
-      group.stop_reported_ = true;
-      stop_report = group.stop_signal_;
-    }
+    if (!last) stop_report = group.StopIsCompleteLocked();
     // The last thread's children are handed on when the process ends.
     for (const RefPtr<ThreadGroup>& child : group.children_) {
       if (last || child->parent_task_ != &t) continue;
       AddDeathSignals(*child, signals);
       child->parent_task_ = group.tasks_.front();
     }
-    if (group.leader_ != &t) {
+    if (group.leader_ != &t && t.trace_.tracer != nullptr) {
+      t.trace_.zombie = true;
+      ++group.traced_zombies_;
+      tracers = RefPtr<ThreadGroup>(&t.trace_.tracer->thread_group());
+    } else if (group.leader_ != &t) {
       Pid& pid = *t.pid_;
       pid.task = nullptr;
       PidNamespace::ReleaseIfUnused(pid);
@@ -142,6 +165,7 @@ bool TaskExit::RemoveTask(Task& t) {
     for (const Pid::Number& n : t.pid_->numbers()) --n.ns->live_tasks;
   }
   if (exec_task) exec_task->parker().Unpark();
+  if (tracers) TellTracers(t, *tracers);
   if (stop_report != 0) ReportStopped(group, stop_report);
   return last;
 }
@@ -207,7 +231,7 @@ void TaskExit::HandOnChildren(ThreadGroup& group, DeferredSignals& signals, std:
     }
     reaper->children_.push_back(child);
     if (child->IsZombie()) {
-      if (NotifyParent(*child, signals)) ReleaseLocked(*child, dropped);
+      if (child->leader_->trace_.tracer == nullptr) AnnounceEnd(*child, signals, dropped);
     }
   }
 }
@@ -246,6 +270,58 @@ bool TaskExit::NotifyParent(ThreadGroup& group, DeferredSignals& signals) {
   return ignored;
 }
 
+void TaskExit::AnnounceEnd(ThreadGroup& group, DeferredSignals& signals, std::vector<RefPtr<RefCounted>>& dropped) {
+  if (group.traced_zombies_ != 0) return;
+  const Task* tracer = group.leader_->trace_.tracer;
+  if (tracer == nullptr) {
+    if (NotifyParent(group, signals)) ReleaseLocked(group, dropped);
+    return;
+  }
+  // The tracer is first; whatever it does about SIGCHLD, the process stays until it has waited.
+  ThreadGroup& tracers = tracer->thread_group();
+  const int signo = &tracers == group.parent_ ? group.exit_signal() : SIGCHLD;
+  SigInfo info = EndSigInfo(*group.leader_, tracers, group.exit_status());
+  info.si_signo = signo;
+  if (signo == SIGCONT) {
+    signals.Add(tracers, info);
+  } else if (signo != 0) {
+    (void)tracers.SendSignal(info, true);
+  }
+  tracers.child_queue_.Notify(EPOLLIN);
+}
+
+void TaskExit::ReleaseThreadLocked(Task& t, DeferredSignals& signals, std::vector<RefPtr<RefCounted>>& dropped) {
+  t.trace_.zombie = false;
+  dropped.emplace_back(TraceLink::UnlinkLocked(t));
+  Pid& pid = *t.pid_;
+  pid.task = nullptr;
+  PidNamespace::ReleaseIfUnused(pid);
+  ThreadGroup& group = t.thread_group();
+  if (--group.traced_zombies_ == 0 && group.IsZombie()) AnnounceEnd(group, signals, dropped);
+}
+
+void TaskExit::TracerWaitedLocked(Task& t, DeferredSignals& signals, std::vector<RefPtr<RefCounted>>& dropped) {
+  if (t.trace_.zombie) {
+    ReleaseThreadLocked(t, signals, dropped);
+    return;
+  }
+  dropped.emplace_back(TraceLink::UnlinkLocked(t));
+  AnnounceEnd(t.thread_group(), signals, dropped);
+}
+
+void TaskExit::TracerGoneLocked(Task& t, ThreadGroup& tracers, DeferredSignals& signals,
+                                std::vector<RefPtr<RefCounted>>& dropped) {
+  if (t.trace_.zombie) {
+    ReleaseThreadLocked(t, signals, dropped);
+    return;
+  }
+  ThreadGroup& group = t.thread_group();
+  const bool ended = group.IsZombie() && group.leader_ == &t;
+  dropped.emplace_back(TraceLink::UnlinkLocked(t));
+  // A parent that was the tracer as well has heard of it.
+  if (ended && group.parent_ != &tracers) AnnounceEnd(group, signals, dropped);
+}
+
 void TaskExit::EndGroup(Task& t) {
   ThreadGroup& group = t.thread_group();
   Kernel& kernel = t.kernel();
@@ -269,7 +345,7 @@ void TaskExit::EndGroup(Task& t) {
     group.continue_report_ = false;
     group.zombie_.store(true, std::memory_order_release);
     // getrusage(2): RUSAGE_CHILDREN counts children that were waited for, so not this one.
-    if (NotifyParent(group, signals)) ReleaseLocked(group, dropped);
+    AnnounceEnd(group, signals, dropped);
   }
   pid->wait_queue().Notify(EPOLLIN);
   if (kernel.on_process_exit) kernel.on_process_exit(group);
@@ -277,6 +353,7 @@ void TaskExit::EndGroup(Task& t) {
 
 void TaskExit::ReleaseLocked(ThreadGroup& group, std::vector<RefPtr<RefCounted>>& dropped) {
   group.reaped_ = true;
+  if (group.leader_) dropped.emplace_back(TraceLink::UnlinkLocked(*group.leader_));
   dropped.emplace_back(RefPtr<RefCounted>(&group));
   if (group.parent_ != nullptr) {
     std::erase_if(group.parent_->children_, [&](const RefPtr<ThreadGroup>& c) { return c == &group; });

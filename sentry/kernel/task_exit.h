@@ -31,6 +31,13 @@ class TaskExit {
   static void Run(Task& t);
   // Takes a zombie out of the tree. With the tree mutex held; `dropped` is to be destroyed after it is released.
   static void ReleaseLocked(ThreadGroup& group, std::vector<RefPtr<RefCounted>>& dropped);
+  // The tracer of `t` ends, a thread of `tracers`: `t` goes on without it, or if it has ended already, its parent hears
+  // of that. With the tree mutex held.
+  static void TracerGoneLocked(Task& t, ThreadGroup& tracers, DeferredSignals& signals,
+                               std::vector<RefPtr<RefCounted>>& dropped);
+  // The tracer has waited for a thread that has ended, or for a process that is another's child: the parent's turn.
+  // With the tree mutex held.
+  static void TracerWaitedLocked(Task& t, DeferredSignals& signals, std::vector<RefPtr<RefCounted>>& dropped);
   // execve and exit: the parent that waits in vfork(2) goes on.
   static void ReleaseVforkParent(Task& t);
   // execve and exit: robust futexes and set_tid_address(2)'s word, in the address space that is left.
@@ -38,6 +45,7 @@ class TaskExit {
 
  private:
   static bool RemoveTask(Task& t);
+  static void TellTracers(Task& t, ThreadGroup& tracers);
   static void AddDeathSignals(ThreadGroup& child, DeferredSignals& signals);
   static void EndGroup(Task& t);
   static void EmptyPidNamespace(Task& t);
@@ -45,6 +53,9 @@ class TaskExit {
   static void HandOnChildren(ThreadGroup& group, DeferredSignals& signals, std::vector<RefPtr<RefCounted>>& dropped);
   static void CheckOrphans(ThreadGroup& group, ProcessGroup& changed, const ThreadGroup* without,
                            DeferredSignals& signals);
+  // The process has ended and no thread of it is left for a tracer: whoever waits for it hears of it.
+  static void AnnounceEnd(ThreadGroup& group, DeferredSignals& signals, std::vector<RefPtr<RefCounted>>& dropped);
+  static void ReleaseThreadLocked(Task& t, DeferredSignals& signals, std::vector<RefPtr<RefCounted>>& dropped);
   static bool NotifyParent(ThreadGroup& group, DeferredSignals& signals);
 };
 

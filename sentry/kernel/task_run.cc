@@ -6,6 +6,7 @@
 #include "sentry/kernel/rseq.h"
 #include "sentry/kernel/signal_delivery.h"
 #include "sentry/kernel/syscall_entry.h"
+#include "sentry/kernel/trace_stop.h"
 
 namespace moat {
 
@@ -72,6 +73,10 @@ void Task::Run() {
       syscalls_.fetch_add(1, std::memory_order_relaxed);
       const SyscallEvent call = std::get<SyscallEvent>(event);
       const GuestAddr behind = regs_.gp.rip;
+      if (trace_.flags.load(std::memory_order_relaxed) != 0) [[unlikely]] {
+        TraceStop::Call(*this);
+        continue;
+      }
       syscall_entry(*this);
       if (call.wants_identity) PublishIdentity();
       if (call.hot) [[unlikely]]
@@ -92,7 +97,7 @@ void Task::Run() {
 void Task::PublishIdentity() {
   const uint64_t generation = context_->identity_generation();
   // A filter or a trace wants to see every call; ids of a namespace without mappings change when it gets some.
-  if (seccomp_mode() != 0 || kernel_.trace_syscalls.load(std::memory_order_relaxed)) return;
+  if (seccomp_mode() != 0 || kernel_.trace_syscalls.load(std::memory_order_relaxed) || TraceStop::Traced(*this)) return;
   const Credentials& c = *cred_;
   const UserNamespace& ns = *c.user_ns;
   if (!ns.HasMaps()) return;

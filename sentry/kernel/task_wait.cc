@@ -6,20 +6,25 @@
 #include "sentry/kernel/blocking.h"
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/task_exit.h"
+#include "sentry/kernel/trace_link.h"
 
 namespace moat {
 
-bool ChildWaiter::Matches(Task& t, ThreadGroup& child, const WaitRequest& r) {
+bool ChildWaiter::IsMeant(const Task& child, const WaitRequest& r) {
   switch (r.whom) {
-    case WaitRequest::Whom::kAny:
-      break;
     case WaitRequest::Whom::kPid:
-      if (r.pid != &child.pid()) return false;
-      break;
-    case WaitRequest::Whom::kGroup:
-      if (!child.process_group_ || r.pid != &child.process_group_->id()) return false;
-      break;
+      return r.pid == child.pid();
+    case WaitRequest::Whom::kGroup: {
+      const RefPtr<ProcessGroup>& group = child.thread_group().process_group_;
+      return group && r.pid == &group->id();
+    }
+    default:
+      return true;
   }
+}
+
+bool ChildWaiter::Matches(Task& t, ThreadGroup& child, const WaitRequest& r) {
+  if (!IsMeant(*child.leader_, r)) return false;
   if ((r.options & __WNOTHREAD) != 0 && child.parent_task_ != &t) return false;
   // A "clone" child is one that does not announce its end with SIGCHLD.
   if ((r.options & __WALL) != 0) return true;
@@ -27,21 +32,72 @@ bool ChildWaiter::Matches(Task& t, ThreadGroup& child, const WaitRequest& r) {
   return clone_child == ((r.options & __WCLONE) != 0);
 }
 
+void ChildWaiter::Explain(int status, WaitResult& out) {
+  out.wait_status = status;
+  if (WIFEXITED(status)) {
+    out.code = CLD_EXITED;
+    out.status = WEXITSTATUS(status);
+  } else {
+    out.code = WCOREDUMP(status) ? CLD_DUMPED : CLD_KILLED;
+    out.status = WTERMSIG(status);
+  }
+}
+
+bool ChildWaiter::TakeStop(Task& t, Task& tracee, int options, WaitResult& out) {
+  MutexLock lock(tracee.thread_group().signal_mu_);
+  TraceState& s = tracee.trace_;
+  if (!s.in_stop || s.listening || s.code == 0) return false;
+  out.code = CLD_TRAPPED;
+  out.status = s.code;
+  out.wait_status = s.code << 8 | 0x7f;
+  if ((options & WNOWAIT) == 0) s.code = 0;
+  return true;
+}
+
+bool ChildWaiter::TakeTraced(Task& t, Task& tracee, int options, WaitResult& out, DeferredSignals& signals,
+                             std::vector<RefPtr<RefCounted>>& dropped) {
+  ThreadGroup& group = tracee.thread_group();
+  const bool leader = group.leader_ == &tracee;
+  bool ended = false;
+  if (leader && group.IsZombie()) {
+    // The parent's own wait takes it (Take).
+    if (group.parent_ == &t.thread_group() || group.traced_zombies_ != 0 || (options & WEXITED) == 0) return false;
+    Explain(group.exit_status(), out);
+    ended = true;
+  } else if (tracee.trace_.zombie) {
+    if ((options & WEXITED) == 0) return false;
+    Explain(tracee.exit_status_, out);
+    ended = true;
+  } else if (!TakeStop(t, tracee, options, out)) {
+    return false;
+  }
+  out.pid = tracee.TidIn(*t.pid_ns());
+  out.uid = t.cred().user_ns->FromKuid(tracee.credentials()->uid);
+  if (leader) {
+    out.usage = group.UsageLocked();
+    out.usage.Add(group.children_usage_);
+  } else {
+    const CpuTimes times = tracee.cpu_times();
+    out.usage.user = times.user;
+    out.usage.system = times.system;
+  }
+  if (ended && (options & WNOWAIT) == 0) TaskExit::TracerWaitedLocked(tracee, signals, dropped);
+  return true;
+}
+
 bool ChildWaiter::Take(Task& t, ThreadGroup& child, int options, WaitResult& out,
                        std::vector<RefPtr<RefCounted>>& dropped) {
   const bool keep = (options & WNOWAIT) != 0;
   bool reap = false;
+  const bool traced_here = TraceLink::TracedByParentLocked(*child.leader_);
   if (child.IsZombie()) {
-    if ((options & WEXITED) == 0) return false;
-    out.wait_status = child.exit_status();
-    if (WIFEXITED(out.wait_status)) {
-      out.code = CLD_EXITED;
-      out.status = WEXITSTATUS(out.wait_status);
-    } else {
-      out.code = WCOREDUMP(out.wait_status) ? CLD_DUMPED : CLD_KILLED;
-      out.status = WTERMSIG(out.wait_status);
-    }
+    // Its tracer waits for it first, and a tracer for each of its threads.
+    if ((options & WEXITED) == 0 || child.traced_zombies_ != 0) return false;
+    if (child.leader_->trace_.tracer != nullptr && !traced_here) return false;
+    Explain(child.exit_status(), out);
     reap = !keep;
+  } else if (traced_here) {
+    return false;  // TakeTraced tells of its stops
   } else if (child.stop_report_ != 0 && (options & WSTOPPED) != 0) {
     out.code = CLD_STOPPED;
     out.status = child.stop_report_;
@@ -68,6 +124,7 @@ bool ChildWaiter::Take(Task& t, ThreadGroup& child, int options, WaitResult& out
 
 Result<WaitResult> ChildWaiter::Look(Task& t, const WaitRequest& r) {
   std::vector<RefPtr<RefCounted>> dropped;
+  DeferredSignals signals;
   MutexLock lock(t.kernel().tree_mutex());
   bool any = false;
   for (const RefPtr<ThreadGroup>& child : t.thread_group().children_) {
@@ -75,6 +132,19 @@ Result<WaitResult> ChildWaiter::Look(Task& t, const WaitRequest& r) {
     any = true;
     WaitResult result;
     if (Take(t, *child, r.options, result, dropped)) return result;
+  }
+  for (const RefPtr<Task>& thread : t.thread_group().tasks_) {
+    if ((r.options & __WNOTHREAD) != 0 && thread != &t) continue;
+    for (const RefPtr<Task>& tracee : thread->trace_.tracees) {
+      if (!IsMeant(*tracee, r)) continue;
+      any = true;
+      WaitResult result;
+      RefPtr<Task> keep = tracee;
+      if (TakeTraced(t, *keep, r.options, result, signals, dropped)) {
+        dropped.emplace_back(RefPtr<RefCounted>(keep.get()));
+        return result;
+      }
+    }
   }
   return any ? kEAGAIN : kECHILD;
 }

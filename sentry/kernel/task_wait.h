@@ -24,6 +24,8 @@ struct WaitResult {
 // kECHILD, kERESTARTSYS.
 Result<WaitResult> WaitForChild(Task& t, const WaitRequest& request);
 
+class DeferredSignals;
+
 class ChildWaiter {
  public:
   // One look, without waiting: kEAGAIN when a child may yet report, kECHILD.
@@ -31,6 +33,13 @@ class ChildWaiter {
 
  private:
   static bool Matches(Task& t, ThreadGroup& child, const WaitRequest& request);
+  static bool IsMeant(const Task& child, const WaitRequest& request);
+  // What a zombie's status says.
+  static void Explain(int status, WaitResult& out);
+  static bool TakeStop(Task& t, Task& tracee, int options, WaitResult& out);
+  // The same for a tracee of the caller's process, which may be a thread.
+  static bool TakeTraced(Task& t, Task& tracee, int options, WaitResult& out, DeferredSignals& signals,
+                         std::vector<RefPtr<RefCounted>>& dropped);
   // True when `child` has something to report, which is taken unless WNOWAIT.
   static bool Take(Task& t, ThreadGroup& child, int options, WaitResult& out, std::vector<RefPtr<RefCounted>>& dropped);
 };

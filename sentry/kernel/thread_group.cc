@@ -117,6 +117,20 @@ int ThreadGroup::StopSignal() const {
   return stop_signal_;
 }
 
+int ThreadGroup::StopIsCompleteLocked() {
+  if (stop_signal_ == 0 || stop_reported_) return 0;
+  for (const RefPtr<Task>& t : tasks_) {
+    if (!t->signals_.stopped && !t->signals_.counted && !t->exited()) return 0;
+  }
+  stop_reported_ = true;
+  return stop_signal_;
+}
+
+int ThreadGroup::TakePartInStopLocked(Task& t) {
+  t.signals_.counted = true;
+  return StopIsCompleteLocked();
+}
+
 SignalSet ThreadGroup::SharedPendingSet() const {
   MutexLock lock(signal_mu_);
   return shared_pending_.set();

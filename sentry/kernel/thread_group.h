@@ -155,6 +155,9 @@ class ThreadGroup : public RefCounted {
   friend class SignalSender;
   friend class ChildWaiter;
   friend class JobControl;
+  friend class StoppedTracee;
+  friend class TraceLink;
+  friend class TraceStop;
 
   // --- constant after construction ---
   Kernel& kernel_;
@@ -176,6 +179,8 @@ class ThreadGroup : public RefCounted {
   // Changes of state that wait(2) reports.
   int stop_report_ = 0;  // signo while a stop is not yet waited for
   bool continue_report_ = false;
+  // Threads that have ended and that their tracer has not waited for: before that nobody can wait for the process.
+  int traced_zombies_ = 0;
   ResourceUsage dead_tasks_usage_;
   ResourceUsage children_usage_;
 
@@ -194,6 +199,9 @@ class ThreadGroup : public RefCounted {
   mutable Mutex signal_mu_{LockRank::kSignal};
   RefPtr<SignalActions> actions_ ABSL_GUARDED_BY(signal_mu_);
   PendingSignals shared_pending_;
+  // `t` counts as stopped. The signal to report when it was the last one that runs, else 0.
+  int TakePartInStopLocked(Task& t) ABSL_EXCLUSIVE_LOCKS_REQUIRED(signal_mu_);
+  int StopIsCompleteLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(signal_mu_);
   int stop_signal_ = 0;  // of the group stop in progress or complete; 0: running
   bool stop_reported_ = false;
   uint64_t continue_count_ = 0;  // SIGCONTs so far

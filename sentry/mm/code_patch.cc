@@ -32,7 +32,7 @@ bool MemoryManager::StoreCode(GuestAddr addr, const std::vector<uint8_t>& bytes)
 }
 
 void MemoryManager::PatchCall(GuestAddr behind, uint32_t number, const MmLimits& limits, Context* caller) {
-  if (env_.call_tables_length == 0) return;
+  if (env_.call_tables_length == 0 || keep_code_.load(std::memory_order_relaxed)) return;
   GuestAddr start, end;
   bool need_tables;
   {
@@ -67,9 +67,16 @@ void MemoryManager::PatchCall(GuestAddr behind, uint32_t number, const MmLimits&
   }
   const CodePatch::Piece& last = patch->code.back();
   const auto original = bytes.begin() + static_cast<ptrdiff_t>(last.address - start);
+  PatchedCall record{last.address, {original, original + static_cast<ptrdiff_t>(last.bytes.size())}};
+  if (patch->code.size() > 1) {
+    const CodePatch::Piece& first = patch->code.front();
+    const auto padding = bytes.begin() + static_cast<ptrdiff_t>(first.address - start);
+    record.padding_start = first.address;
+    record.padding.assign(padding, padding + static_cast<ptrdiff_t>(first.bytes.size()));
+  }
   {
     MutexLock mapping(mapping_mu_);
-    patched_calls_.push_back({last.address, {original, original + static_cast<ptrdiff_t>(last.bytes.size())}});
+    patched_calls_.push_back(std::move(record));
   }
   for (const CodePatch::Piece& piece : patch->code) {
     if (!StoreCode(piece.address, piece.bytes)) break;
@@ -77,16 +84,49 @@ void MemoryManager::PatchCall(GuestAddr behind, uint32_t number, const MmLimits&
   (void)Finish(caller);
 }
 
-void MemoryManager::UnpatchCalls(GuestAddr start, GuestAddr end) {
+// `keep_padding`: the range's own bytes are about to change, not its mapping: padding that is not in use any more still
+// hides what the program had there.
+void MemoryManager::UnpatchCalls(GuestAddr start, GuestAddr end, bool keep_padding) {
   std::vector<PatchedCall> there;
   {
     MutexLock mapping(mapping_mu_);
-    const auto inside = [&](const PatchedCall& p) { return p.start < end && p.start + p.original.size() > start; };
-    std::copy_if(patched_calls_.begin(), patched_calls_.end(), std::back_inserter(there), inside);
-    std::erase_if(patched_calls_, inside);
+    for (PatchedCall& p : patched_calls_) {
+      const bool site = p.start < end && p.start + p.original.size() > start;
+      const bool padding = p.padding_start < end && p.padding_start + p.padding.size() > start;
+      if (!site && !padding) continue;
+      there.push_back(p);
+      p.original.clear();
+      if (padding || !keep_padding) p.padding.clear();
+    }
+    std::erase_if(patched_calls_, [](const PatchedCall& p) { return p.original.empty() && p.padding.empty(); });
   }
-  for (const PatchedCall& p : there) (void)StoreCode(p.start, p.original);
-  if (!there.empty()) space_->ForgetPatches(start, end);
+  for (const PatchedCall& p : there) {
+    if (p.original.empty()) continue;
+    (void)StoreCode(p.start, p.original);
+    space_->ForgetPatches(p.start, p.start + p.original.size());
+  }
+}
+
+size_t MemoryManager::TracerCopyIn(void* dst, GuestAddr src, size_t n) {
+  n = ForceCopyIn(dst, src, n);
+  auto overlay = [&](GuestAddr at, const std::vector<uint8_t>& bytes) {
+    for (size_t i = 0; i < bytes.size(); ++i) {
+      if (at + i >= src && at + i - src < n) static_cast<uint8_t*>(dst)[at + i - src] = bytes[i];
+    }
+  };
+  MutexLock mapping(mapping_mu_);
+  for (const PatchedCall& p : patched_calls_) {
+    overlay(p.start, p.original);
+    overlay(p.padding_start, p.padding);
+  }
+  return n;
+}
+
+size_t MemoryManager::TracerCopyOut(GuestAddr dst, const void* src, size_t n) {
+  GuestAddr end;
+  if (__builtin_add_overflow(dst, n, &end)) return 0;
+  UnpatchCalls(dst, end, true);
+  return ForceCopyOut(dst, src, n);
 }
 
 }  // namespace moat

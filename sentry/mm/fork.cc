@@ -67,6 +67,7 @@ Result<RefPtr<MemoryManager>> MemoryManager::Fork(RefPtr<AddressSpace> child_spa
       child->stack_limit_ = stack_limit_.load(std::memory_order_relaxed);
       child->patched_calls_ = patched_calls_;
       child->call_tables_ = call_tables_;
+      child->keep_code_ = keep_code_.load(std::memory_order_relaxed);
       child->dumpable_ = dumpable_.load(std::memory_order_relaxed);
       for (Vma& vma : areas) {
         vma.flags &= ~kVmaAccounted;

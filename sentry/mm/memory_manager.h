@@ -193,8 +193,14 @@ class MemoryManager final : public RefCounted, public GuestMemory, public Mappin
   Result<uint32_t> Load32(GuestAddr addr) override;
   Result<uint32_t> CompareExchange32(GuestAddr addr, uint32_t expected, uint32_t desired) override;
 
-  // Copies for a tracer (ptrace PEEK/POKE, /proc/<pid>/mem): protection bits do not matter, private pages are
-  // copied before a write (FOLL_FORCE); shared mappings without write permission refuse one. Bytes copied.
+  // Copies for a tracer (ptrace PEEK/POKE, /proc/<pid>/mem): the program's own bytes, whatever has been made of its
+  // calls. The caller flushes after a write. Bytes copied.
+  size_t TracerCopyIn(void* dst, GuestAddr src, size_t n);
+  size_t TracerCopyOut(GuestAddr dst, const void* src, size_t n);
+  // A tracer looks at the code: hot calls stay as they are from now on, here and in children.
+  void KeepCode() { keep_code_.store(true, std::memory_order_relaxed); }
+  // Protection bits do not matter, private pages are copied before a write (FOLL_FORCE); shared mappings without write
+  // permission refuse one. Bytes copied.
   size_t ForceCopyIn(void* dst, GuestAddr src, size_t n);
   size_t ForceCopyOut(GuestAddr dst, const void* src, size_t n);
 
@@ -255,7 +261,8 @@ class MemoryManager final : public RefCounted, public GuestMemory, public Mappin
   Result<void> Announce(const Vma& vma) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mapping_mu_);
   void Withdraw(const Vma& vma) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mapping_mu_);
   // Puts back the code of patched sites in the range, which is about to become writable or to move.
-  void UnpatchCalls(GuestAddr start, GuestAddr end);
+  void UnpatchCalls(GuestAddr start, GuestAddr end) { UnpatchCalls(start, end, false); }
+  void UnpatchCalls(GuestAddr start, GuestAddr end, bool keep_padding);
   // One store to an aligned word whatever its protection, if it still is `old`.
   bool ForceStore(GuestAddr word, uint32_t old, uint32_t desired);
   bool StoreCode(GuestAddr addr, const std::vector<uint8_t>& bytes);
@@ -352,10 +359,14 @@ class MemoryManager final : public RefCounted, public GuestMemory, public Mappin
   VmaSet vmas_ ABSL_GUARDED_BY(mapping_mu_);
   MmImage image_ ABSL_GUARDED_BY(mapping_mu_);
   RefPtr<RefCounted> executable_ ABSL_GUARDED_BY(mapping_mu_);
+  // `original` is what the last store of a patch has overwritten, empty once it is back; `padding` what the others did.
   struct PatchedCall {
     GuestAddr start;
     std::vector<uint8_t> original;
+    GuestAddr padding_start = 0;
+    std::vector<uint8_t> padding;
   };
+  std::atomic<bool> keep_code_{false};
   std::vector<PatchedCall> patched_calls_ ABSL_GUARDED_BY(mapping_mu_);
   enum class CallTablesState : uint8_t { kNone, kMapped, kImpossible };
   CallTablesState call_tables_ ABSL_GUARDED_BY(mapping_mu_) = CallTablesState::kNone;

@@ -21,7 +21,7 @@ class MemFile final : public File {
     char chunk[kPageSize];
     while (dst.remaining() > 0) {
       size_t want = std::min(dst.remaining(), sizeof chunk);
-      size_t n = mm_->ForceCopyIn(chunk, static_cast<GuestAddr>(offset) + total, want);
+      size_t n = mm_->TracerCopyIn(chunk, static_cast<GuestAddr>(offset) + total, want);
       if (n == 0) break;
       Result<size_t> put = dst.Put(chunk, n);
       if (!put.ok()) return total != 0 ? Result<size_t>(total) : put;
@@ -37,7 +37,7 @@ class MemFile final : public File {
     while (src.remaining() > 0) {
       Result<size_t> took = src.Take(chunk, std::min(src.remaining(), sizeof chunk));
       if (!took.ok()) return total != 0 ? Result<size_t>(total) : took;
-      size_t n = mm_->ForceCopyOut(static_cast<GuestAddr>(offset) + total, chunk, *took);
+      size_t n = mm_->TracerCopyOut(static_cast<GuestAddr>(offset) + total, chunk, *took);
       total += n;
       if (n < *took) {
         src.Rewind(*took - n);

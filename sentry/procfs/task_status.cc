@@ -2,6 +2,7 @@
 
 #include <bit>
 
+#include "sentry/kernel/trace_link.h"
 #include "sentry/procfs/task_files.h"
 
 namespace moat::proc {
@@ -167,8 +168,8 @@ Result<std::string> Status(ProcFs& fs, Task& task, const VfsContext& ctx) {
   std::string s = fmt::format("Name:\t{}\n", task.comm());
   if (fs_context) s += fmt::format("Umask:\t{:04o}\n", fs_context->umask());
   s += fmt::format("State:\t{}\n", StateName(zombie ? 'Z' : task.StateLetter()));
-  s += fmt::format("Tgid:\t{}\nNgid:\t0\nPid:\t{}\nPPid:\t{}\nTracerPid:\t0\n", group.IdIn(ns), task.TidIn(ns),
-                   group.ParentIdIn(ns));
+  s += fmt::format("Tgid:\t{}\nNgid:\t0\nPid:\t{}\nPPid:\t{}\nTracerPid:\t{}\n", group.IdIn(ns), task.TidIn(ns),
+                   group.ParentIdIn(ns), TraceLink::TracerIdIn(task, ns));
   AddIds(s, viewer, *cred);
   s += fmt::format("FDSize:\t{}\nGroups:\t", fds ? std::bit_ceil(static_cast<unsigned>(fds->Capacity())) : 0);
   for (Kgid gid : cred->groups) s += fmt::format("{} ", viewer.FromKgid(gid));

@@ -69,6 +69,10 @@ Result<int64_t> Call(Task& t, const SyscallInfo* info, uint64_t number) {
   if (t.seccomp_mode() != 0) [[unlikely]] {
     Result<int64_t> answer = kENOSYS;
     if (!CheckSeccomp(t, &answer)) return answer;
+    if (t.regs().SyscallNumber() != number) {  // a tracer's doing
+      number = t.regs().SyscallNumber();
+      info = FindSyscall(number);
+    }
   }
   if (info == nullptr) [[unlikely]] {
     MOAT_LOG(kInfo, "system call {}: no such call, answers ENOSYS", number);
