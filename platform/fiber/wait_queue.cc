@@ -6,6 +6,11 @@
 
 namespace moat {
 
+namespace {
+// Notify looks at the head without the lock.
+void Set(Waiter*& head, Waiter* w) { __atomic_store_n(&head, w, __ATOMIC_RELAXED); }
+}  // namespace
+
 WaitQueue::~WaitQueue() { MOAT_CHECK(head_ == nullptr); }
 
 void WaitQueue::Add(Waiter& w, bool exclusive) {
@@ -13,13 +18,21 @@ void WaitQueue::Add(Waiter& w, bool exclusive) {
   w.exclusive_ = exclusive;
   w.prev_ = tail_;
   w.next_ = nullptr;
-  (tail_ != nullptr ? tail_->next_ : head_) = &w;
+  if (tail_ != nullptr) {
+    tail_->next_ = &w;
+  } else {
+    Set(head_, &w);
+  }
   tail_ = &w;
 }
 
 void WaitQueue::Remove(Waiter& w) {
   MutexLock lock(mu_);
-  (w.prev_ != nullptr ? w.prev_->next_ : head_) = w.next_;
+  if (w.prev_ != nullptr) {
+    w.prev_->next_ = w.next_;
+  } else {
+    Set(head_, w.next_);
+  }
   (w.next_ != nullptr ? w.next_->prev_ : tail_) = w.prev_;
   w.prev_ = w.next_ = nullptr;
 }

@@ -96,8 +96,8 @@ void SignalDelivery::ParkStopped(Task& t) {
 
 // What becomes of a signal that the task has taken: true for a handler. Otherwise `stop` is the signal when it stops
 // the group, `core` the dump when it ends it with one.
-bool SignalDelivery::DecideLocked(Task& t, int signo, Handler& out, int& stop, RefPtr<CoreDump>& core) {
-  ThreadGroup& group = t.thread_group();
+bool SignalDelivery::DecideLocked(Task& t, ThreadGroup& group, int signo, Handler& out, int& stop,
+                                  RefPtr<CoreDump>& core) {
   const uint64_t handler = group.actions_->Get(signo).handler;
   const DefaultAction action = DefaultActionOf(signo);
   if (handler > 1) {
@@ -140,7 +140,7 @@ bool SignalDelivery::Next(Task& t, Handler& out) {
         t.UpdateInterruptLocked();
         if (signo == 0) return false;
         continues = group.continue_count_;
-        if (!traced) handle = DecideLocked(t, signo, out, stop, core);
+        if (!traced) handle = DecideLocked(t, group, signo, out, stop, core);
       }
     }
     if (park) {
@@ -156,7 +156,7 @@ bool SignalDelivery::Next(Task& t, Handler& out) {
       signo = TraceStop::Signal(t, out.info);
       if (signo == 0) continue;
       MutexLock lock(group.signal_mu_);
-      if (!t.IsKilled()) handle = DecideLocked(t, signo, out, stop, core);
+      if (!t.IsKilled()) handle = DecideLocked(t, group, signo, out, stop, core);
     }
     if (handle) return true;
     if (core) {

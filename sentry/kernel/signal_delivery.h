@@ -21,8 +21,9 @@ class SignalDelivery {
   };
   // The next signal that has a handler; false when there is none, or when the task must exit.
   static bool Next(Task& t, Handler& out);
-  static bool DecideLocked(Task& t, int signo, Handler& out, int& stop, RefPtr<CoreDump>& core)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(t.thread_group().signal_mutex());
+  // `group`: the task's own.
+  static bool DecideLocked(Task& t, ThreadGroup& group, int signo, Handler& out, int& stop, RefPtr<CoreDump>& core)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(group.signal_mutex());
   static void ParkStopped(Task& t);
   static bool OrphanedStop(Task& t);
   static void Restart(Task& t, const Handler* handler);
