@@ -32,14 +32,16 @@ Result<HostDirectory::Piece> HostDirectory::ReadWhole() {
   auto all = std::make_shared<HostInode::Listing>();
   Piece piece;
   int64_t cookie = 0;
+  bool exact = true;
   do {
     GoferClient::Listing part = TRY(inode_->host_fs().client().Readdir(inode_->handle(), cookie));
     for (GoferClient::Entry& e : part.entries) all->push_back(std::move(e));
     if (!all->empty()) cookie = all->back().next;
     piece.at_end = part.at_end;
+    exact &= part.exact;
   } while (!piece.at_end && all->size() < kMaxKeptEntries);
   piece.entries = all;
-  if (piece.at_end) inode_->StoreListing(all, generation);
+  if (piece.at_end) inode_->StoreListing(all, exact, generation);
   return piece;
 }
 

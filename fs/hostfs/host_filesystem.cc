@@ -80,56 +80,85 @@ Kstat HostFs::ToKstat(const gofer::Attr& a) {
   return st;
 }
 
-RefPtr<HostInode> HostFs::KnownInode(uint32_t dev_major, uint32_t dev_minor, uint64_t ino) {
+bool HostFs::IsKnown(uint32_t dev_major, uint32_t dev_minor, uint64_t ino) {
   MutexLock lock(mu_);
-  auto it = inodes_.find(Key{Device(dev_major, dev_minor), ino});
-  if (it == inodes_.end() || !it->second->TryAddRef()) return nullptr;
-  return AdoptRef(it->second);
+  return inodes_.contains(Key{Device(dev_major, dev_minor), ino});
+}
+
+RefPtr<HostInode> HostFs::InodeLocked(gofer::Handle handle, const gofer::Attr& attr, const Kstat& st,
+                                      std::string& target, bool& made) {
+  Key key{Device(attr.dev_major, attr.dev_minor), attr.ino};
+  auto it = inodes_.find(key);
+  // The known one's handle keeps the object alive on the host, so its number has not been used anew.
+  made = it == inodes_.end() || it->second->type() != (attr.mode & S_IFMT) || !it->second->TryAddRef();
+  if (!made) return AdoptRef(it->second);
+  RefPtr<HostInode> inode = AdoptRef(new HostInode(*this, handle, key.dev, attr.ino, st, std::move(target)));
+  inodes_[key] = inode.get();
+  return inode;
 }
 
 RefPtr<HostInode> HostFs::InodeOf(gofer::Handle handle, const gofer::Attr& attr, std::string target) {
   Kstat st = ToKstat(attr);
-  Key key{Device(attr.dev_major, attr.dev_minor), attr.ino};
-  RefPtr<HostInode> known;
+  bool made;
+  RefPtr<HostInode> inode;
   {
     MutexLock lock(mu_);
-    auto it = inodes_.find(key);
-    // The known one's handle keeps the object alive on the host, so its number has not been used anew.
-    if (it != inodes_.end() && it->second->TryAddRef()) known = AdoptRef(it->second);
-    if (known && known->type() != (attr.mode & S_IFMT)) known.reset();
-    if (!known) {
-      RefPtr<HostInode> made = AdoptRef(new HostInode(*this, handle, key.dev, attr.ino, st, std::move(target)));
-      inodes_[key] = made.get();
-      return made;
-    }
+    inode = InodeLocked(handle, attr, st, target, made);
   }
+  if (made) return inode;
   // What an exclusive mount knows is newer than what was on its way meanwhile.
-  if (!exclusive()) known->Refresh(st, known->generation());
+  if (!exclusive()) inode->Refresh(st, inode->generation());
   client_->Forget(handle);
-  return known;
+  return inode;
+}
+
+RefPtr<HostInode> HostFs::InodeOfAnswer(GoferClient::Found& found, uint64_t asked_at) {
+  Kstat st = ToKstat(found.attr);
+  bool made;
+  RefPtr<HostInode> inode;
+  {
+    MutexLock lock(mu_);
+    if (lost_changes_.load(std::memory_order_relaxed) != asked_at) return nullptr;
+    // One that is about to Drop has not been counted yet.
+    auto it = inodes_.find(Key{Device(found.attr.dev_major, found.attr.dev_minor), found.attr.ino});
+    if (it != inodes_.end() && it->second->RefCountForTesting() <= 0) return nullptr;
+    inode = InodeLocked(found.handle, found.attr, st, found.target, made);
+  }
+  if (!made) client_->Forget(found.handle);
+  return inode;
+}
+
+RefPtr<HostInode> HostFs::Touch(Lru which, HostInode& inode, size_t max) {
+  MutexLock lock(mu_);
+  std::list<HostInode*>& lru = lru_[which];
+  auto& at = inode.in_lru_[which];
+  if (at) {
+    lru.splice(lru.end(), lru, *at);
+  } else {
+    at = lru.insert(lru.end(), &inode);
+  }
+  if (lru.size() <= max) return nullptr;
+  HostInode* victim = lru.front();
+  lru.pop_front();
+  victim->in_lru_[which].reset();
+  return victim->TryAddRef() ? AdoptRef(victim) : nullptr;
 }
 
 void HostFs::FileIdle(HostInode& inode) {
-  RefPtr<HostInode> oldest;
-  {
-    MutexLock lock(mu_);
-    if (inode.idle_) {
-      idle_.splice(idle_.end(), idle_, *inode.idle_);
-    } else {
-      inode.idle_ = idle_.insert(idle_.end(), &inode);
-    }
-    if (idle_.size() <= kMaxIdleFiles) return;
-    HostInode* victim = idle_.front();
-    idle_.pop_front();
-    victim->idle_.reset();
-    if (victim->TryAddRef()) oldest = AdoptRef(victim);
-  }
-  if (oldest) oldest->CloseIfIdle();
+  if (RefPtr<HostInode> oldest = Touch(kIdleFiles, inode, kMaxIdleFiles)) oldest->CloseIfIdle();
+}
+
+void HostFs::HasAnswers(HostInode& dir) {
+  if (RefPtr<HostInode> oldest = Touch(kDirsWithAnswers, dir, kMaxDirsWithAnswers)) oldest->DropAnswers();
 }
 
 void HostFs::Drop(HostInode& inode) {
+  bool lost_changes = inode.HasLostChanges();
   MutexLock lock(mu_);
-  if (inode.idle_) idle_.erase(*inode.idle_);
+  for (size_t i = 0; i < kLruCount; ++i) {
+    if (inode.in_lru_[i]) lru_[i].erase(*inode.in_lru_[i]);
+  }
+  if (lost_changes) lost_changes_.fetch_add(1, std::memory_order_release);
   auto it = inodes_.find(Key{inode.host_dev_, inode.host_ino_});
   if (it != inodes_.end() && it->second == &inode) inodes_.erase(it);
 }

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "fs/hostfs/gofer_client.h"
+#include "fs/hostfs/read_ahead_policy.h"
 #include "fs/vfs/filesystem.h"
 
 namespace moat {
@@ -51,11 +52,20 @@ class HostFs final : public FileSystem {
   // The inode of a host object; takes over `handle`. An object that is known keeps its inode, whatever name it was
   // reached by, and gets the fresh attributes.
   RefPtr<HostInode> InodeOf(gofer::Handle handle, const gofer::Attr& attr, std::string target = {});
-  // The inode if it is known; no round trip.
-  RefPtr<HostInode> KnownInode(uint32_t dev_major, uint32_t dev_minor, uint64_t ino);
+  // The same for an answer of an earlier batch, asked when lost_changes() was `asked_at`. Null, and `found` is left as
+  // it is, when its attributes may be stale: the object was changed, and the inode that knew it is gone.
+  RefPtr<HostInode> InodeOfAnswer(GoferClient::Found& found, uint64_t asked_at);
+  // Counts inodes that went after their objects had been changed through them.
+  uint64_t lost_changes() const { return lost_changes_.load(std::memory_order_acquire); }
+  // Whether there is an inode of this object; no round trip.
+  bool IsKnown(uint32_t dev_major, uint32_t dev_minor, uint64_t ino);
   // A regular file's last description went: its donated descriptors may be closed when there are too many of them.
   void FileIdle(HostInode& inode);
   static constexpr size_t kMaxIdleFiles = 2048;
+  // A directory has answers of a batch that no lookup has taken yet: only the newest ones keep theirs.
+  void HasAnswers(HostInode& dir);
+  static constexpr size_t kMaxDirsWithAnswers = 16;
+  ReadAheadPolicy& read_ahead() { return read_ahead_; }
 
   uint64_t GuestIno(uint32_t dev_major, uint32_t dev_minor, uint64_t ino);
   Kstat ToKstat(const gofer::Attr& attr);
@@ -75,6 +85,12 @@ class HostFs final : public FileSystem {
   void OnLastUnref() override;
   void Drop(HostInode& inode);  // by its destructor
   static uint64_t Device(uint32_t major, uint32_t minor) { return (uint64_t{major} << 32) | minor; }
+  // Inodes in the order of their last use, oldest first; each is in inodes_ or about to Drop.
+  enum Lru { kIdleFiles, kDirsWithAnswers, kLruCount };
+  // `inode` is the newest now. The oldest, if there are more than `max`: it is no longer in the list.
+  RefPtr<HostInode> Touch(Lru which, HostInode& inode, size_t max);
+  RefPtr<HostInode> InodeLocked(gofer::Handle handle, const gofer::Attr& attr, const Kstat& st, std::string& target,
+                                bool& made) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   uint64_t GuestInoLocked(uint64_t dev, uint64_t ino) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const RefPtr<GoferClient> client_;
@@ -84,7 +100,9 @@ class HostFs final : public FileSystem {
   Mutex mu_{LockRank::kGofer};
   std::unordered_map<Key, HostInode*, KeyHash> inodes_ ABSL_GUARDED_BY(mu_);
   std::vector<uint64_t> devices_ ABSL_GUARDED_BY(mu_);  // [0] is the root's
-  std::list<HostInode*> idle_ ABSL_GUARDED_BY(mu_);     // oldest first; each is in inodes_ or about to Drop
+  std::list<HostInode*> lru_[kLruCount] ABSL_GUARDED_BY(mu_);
+  ReadAheadPolicy read_ahead_;
+  std::atomic<uint64_t> lost_changes_{0};  // written with mu_ held
 };
 
 }  // namespace moat

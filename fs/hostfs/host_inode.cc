@@ -20,6 +20,7 @@ HostInode::HostInode(HostFs& fs, gofer::Handle handle, uint64_t host_dev, uint64
 
 HostInode::~HostInode() {
   host_fs().Drop(*this);
+  DropAnswers();
   host_fs().client().Forget(handle_);
 }
 
@@ -53,6 +54,7 @@ uint64_t HostInode::generation() const {
 }
 
 void HostInode::Refresh(const Kstat& st, uint64_t generation) {
+  changed_.store(true, std::memory_order_relaxed);
   MutexLock lock(mu_);
   if (generation == generation_) {
     attr_ = st;
@@ -64,9 +66,16 @@ void HostInode::Refresh(const Kstat& st, uint64_t generation) {
 }
 
 void HostInode::MarkStale() {
+  changed_.store(true, std::memory_order_relaxed);
   MutexLock lock(mu_);
   ++generation_;
   attr_valid_ = false;
+}
+
+bool HostInode::HasLostChanges() const {
+  if (!changed_.load(std::memory_order_relaxed) && !mapping_wrote_.load(std::memory_order_relaxed)) return false;
+  MutexLock lock(mu_);
+  return !attr_valid_ || attr_.nlink != 0;
 }
 
 Result<uint64_t> HostInode::Size() {
@@ -79,6 +88,7 @@ Result<uint64_t> HostInode::Size() {
 }
 
 void HostInode::Wrote(uint64_t offset, uint64_t n) {
+  changed_.store(true, std::memory_order_relaxed);
   MutexLock lock(mu_);
   ++generation_;
   attr_valid_ = false;
@@ -86,6 +96,7 @@ void HostInode::Wrote(uint64_t offset, uint64_t n) {
 }
 
 Result<uint64_t> HostInode::Appended(uint64_t n) {
+  changed_.store(true, std::memory_order_relaxed);
   {
     MutexLock lock(mu_);
     ++generation_;
@@ -138,6 +149,7 @@ Result<void> HostInode::SetAttr(const VfsContext&, const AttrChange& change) {
   Result<gofer::Attr> after = host_fs().client().SetAttr(handle_, r);
   if (!after.ok()) {
     // Several changes in one request: some may have happened.
+    changed_.store(true, std::memory_order_relaxed);
     MutexLock lock(mu_);
     ++generation_;
     attr_valid_ = size_valid_ = false;
@@ -199,6 +211,7 @@ Result<RefPtr<File>> HostInode::Open(const VfsContext&, const VfsPath& path, Ope
   if (type() != S_IFREG) return kENXIO;
   RefPtr<File> file = MakeRef<HostRegularFile>(RefPtr<HostInode>(this), path, flags);
   TRY(HostFd(flags.writable()));
+  if (!flags.writable() && unopened_.exchange(false, std::memory_order_relaxed)) host_fs().read_ahead().Opened();
   return file;
 }
 
@@ -233,26 +246,6 @@ Result<RefPtr<Mappable>> HostInode::GetMappable() {
   }
   mappable_ = made.get();
   return RefPtr<Mappable>(made);
-}
-
-std::shared_ptr<const HostInode::Listing> HostInode::CachedListing() const {
-  MutexLock lock(mu_);
-  return listing_;
-}
-
-void HostInode::StoreListing(std::shared_ptr<const Listing> listing, uint64_t generation) {
-  if (!host_fs().exclusive()) return;
-  MutexLock lock(mu_);
-  if (generation == generation_) listing_ = std::move(listing);
-}
-
-void HostInode::NamesChanged() {
-  host_fs().NameChanged();
-  std::shared_ptr<const Listing> gone;
-  MutexLock lock(mu_);
-  ++generation_;
-  attr_valid_ = false;
-  gone = std::move(listing_);
 }
 
 }  // namespace moat

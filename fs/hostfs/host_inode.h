@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "fs/hostfs/directory_scan.h"
 #include "fs/hostfs/host_filesystem.h"
 #include "fs/vfs/inode.h"
 
@@ -76,7 +77,8 @@ class HostInode final : public Inode {
   // The listing of a directory of an exclusive mount; null when it has to be read (again).
   using Listing = std::vector<GoferClient::Entry>;
   std::shared_ptr<const Listing> CachedListing() const;
-  void StoreListing(std::shared_ptr<const Listing> listing, uint64_t generation);
+  // `exact`: gofer::kExact of all its parts. `generation`: as Refresh.
+  void StoreListing(std::shared_ptr<const Listing> listing, bool exact, uint64_t generation);
 
  private:
   friend class HostFs;
@@ -87,17 +89,32 @@ class HostInode final : public Inode {
 
   // What a new object in this directory is: the caller's ids, the group of a set-gid directory.
   Result<GoferClient::NewOwner> OwnerOfNew(const VfsContext& ctx, uint32_t mode);
-  RefPtr<Inode> AdoptNew(GoferClient::Object object, std::string target = {});
+  RefPtr<Inode> AdoptNew(std::string_view name, GoferClient::Object object, std::string target = {});
   Result<void> RemoveName(std::string_view name, Inode& child, bool directory);
-  // A name in this directory changed: listing and attributes are stale.
-  void NamesChanged();
+  // `name` in this directory changed (empty: a nameless file was made): listing and attributes are stale.
+  void NamesChanged(std::string_view name);
   void CloseIfIdle();
+
+  // Lookups on exclusive mounts (host_inode_scan.cc).
+  Result<RefPtr<Inode>> LookupAmongSiblings(std::string_view name);
+  Result<RefPtr<Inode>> AskWithSiblings(std::string_view name, std::shared_ptr<const Listing> listing,
+                                        std::span<const uint32_t> ahead);
+  bool ListingPaysLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void ReadListing();
+  // A lookup ends: `inode` keeps `fd`, if there is one.
+  RefPtr<Inode> Accept(RefPtr<HostInode> inode, ScopedFd fd);
+  void DropAnswers();
+  void GiveBack(DirectoryScan::Answers answers);
+  // For the destructor: the object was changed, and may have other names that earlier answers are about.
+  bool HasLostChanges() const;
   bool CacheableLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const gofer::Handle handle_;
   const uint64_t host_dev_, host_ino_;
-  const std::string target_;                             // of a symlink, as of the lookup
-  std::optional<std::list<HostInode*>::iterator> idle_;  // guarded by the file system's mu_
+  const std::string target_;                                  // of a symlink, as of the lookup
+  std::optional<std::list<HostInode*>::iterator> in_lru_[2];  // by HostFs::Lru; guarded by the file system's mu_
+  std::atomic<bool> changed_{false};                          // by this sandbox, since this inode is there
+  std::atomic<bool> unopened_{false};                         // a lookup has brought it, and nobody has opened it yet
 
   mutable Mutex mu_{LockRank::kInode};
   Kstat attr_ ABSL_GUARDED_BY(mu_);
@@ -108,6 +125,8 @@ class HostInode final : public Inode {
   ScopedFd read_fd_ ABSL_GUARDED_BY(mu_), write_fd_ ABSL_GUARDED_BY(mu_);  // see FileOpened
   int open_files_ ABSL_GUARDED_BY(mu_) = 0;
   std::shared_ptr<const Listing> listing_ ABSL_GUARDED_BY(mu_);
+  std::unique_ptr<DirectoryScan> scan_ ABSL_GUARDED_BY(mu_);  // of the newest listing; outlives it
+  uint64_t lookups_unlisted_ ABSL_GUARDED_BY(mu_) = 0;        // since there was no listing
 
   std::atomic<int> writable_mappings_{0};
   std::atomic<bool> mapping_wrote_{false};  // a writable mapping was there since the last GetAttr

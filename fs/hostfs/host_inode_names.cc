@@ -10,6 +10,7 @@ namespace moat {
 Result<RefPtr<Inode>> HostInode::Lookup(const VfsContext&, std::string_view name) {
   if (!is_dir()) return kENOTDIR;
   if (std::optional<Result<RefPtr<Inode>>> known = HostLookAhead::Take(*this, name)) return *std::move(known);
+  if (host_fs().exclusive()) return LookupAmongSiblings(name);
   GoferClient::Walked walked = TRY(host_fs().client().Walk(handle_, std::span(&name, 1)));
   if (walked.steps.empty()) return walked.error == Errno::kOK ? kEIO : walked.error;
   const gofer::WalkStep& step = walked.steps[0];
@@ -18,6 +19,10 @@ Result<RefPtr<Inode>> HostInode::Lookup(const VfsContext&, std::string_view name
 
 RefPtr<RefCounted> HostInode::LookAhead(const VfsContext&, std::span<const std::string_view> names) {
   if (!is_dir()) return nullptr;
+  {
+    MutexLock lock(mu_);
+    if (scan_ && scan_->IsMissing(names[0])) return nullptr;
+  }
   return MakeRef<HostLookAhead>(RefPtr<HostInode>(this), names);
 }
 
@@ -33,8 +38,8 @@ Result<GoferClient::NewOwner> HostInode::OwnerOfNew(const VfsContext& ctx, uint3
   return owner;
 }
 
-RefPtr<Inode> HostInode::AdoptNew(GoferClient::Object object, std::string target) {
-  NamesChanged();
+RefPtr<Inode> HostInode::AdoptNew(std::string_view name, GoferClient::Object object, std::string target) {
+  NamesChanged(name);
   RefPtr<HostInode> made = host_fs().InodeOf(object.handle, object.attr, std::move(target));
   if (object.fd.valid()) {
     MutexLock lock(made->mu_);
@@ -45,17 +50,17 @@ RefPtr<Inode> HostInode::AdoptNew(GoferClient::Object object, std::string target
 
 Result<RefPtr<Inode>> HostInode::Create(const VfsContext& ctx, std::string_view name, uint32_t mode) {
   GoferClient::NewOwner owner = TRY(OwnerOfNew(ctx, (mode & 07777) | S_IFREG));
-  return AdoptNew(TRY(host_fs().client().Create(handle_, name, owner)));
+  return AdoptNew(name, TRY(host_fs().client().Create(handle_, name, owner)));
 }
 
 Result<RefPtr<Inode>> HostInode::CreateTemporary(const VfsContext& ctx, uint32_t mode) {
   GoferClient::NewOwner owner = TRY(OwnerOfNew(ctx, (mode & 07777) | S_IFREG));
-  return AdoptNew(TRY(host_fs().client().CreateTemporary(handle_, owner)));
+  return AdoptNew({}, TRY(host_fs().client().CreateTemporary(handle_, owner)));
 }
 
 Result<RefPtr<Inode>> HostInode::Mkdir(const VfsContext& ctx, std::string_view name, uint32_t mode) {
   GoferClient::NewOwner owner = TRY(OwnerOfNew(ctx, (mode & 07777) | S_IFDIR));
-  return AdoptNew(TRY(host_fs().client().Mkdir(handle_, name, owner)));
+  return AdoptNew(name, TRY(host_fs().client().Mkdir(handle_, name, owner)));
 }
 
 Result<RefPtr<Inode>> HostInode::Mknod(const VfsContext& ctx, std::string_view name, uint32_t mode, DeviceId) {
@@ -64,12 +69,12 @@ Result<RefPtr<Inode>> HostInode::Mknod(const VfsContext& ctx, std::string_view n
   // The sandbox makes no device nodes on the host.
   if (type != S_IFIFO && type != S_IFSOCK) return kEPERM;
   GoferClient::NewOwner owner = TRY(OwnerOfNew(ctx, mode));
-  return AdoptNew(TRY(host_fs().client().Mknod(handle_, name, owner)));
+  return AdoptNew(name, TRY(host_fs().client().Mknod(handle_, name, owner)));
 }
 
 Result<RefPtr<Inode>> HostInode::Symlink(const VfsContext& ctx, std::string_view name, std::string_view target) {
   GoferClient::NewOwner owner = TRY(OwnerOfNew(ctx, S_IFLNK | 0777));
-  return AdoptNew(TRY(host_fs().client().Symlink(handle_, name, target, owner)), std::string(target));
+  return AdoptNew(name, TRY(host_fs().client().Symlink(handle_, name, target, owner)), std::string(target));
 }
 
 Result<void> HostInode::Link(const VfsContext&, std::string_view name, Inode& target) {
@@ -79,7 +84,7 @@ Result<void> HostInode::Link(const VfsContext&, std::string_view name, Inode& ta
   uint64_t before = inode.generation();
   gofer::Attr attr = TRY(host_fs().client().Link(handle_, name, inode.handle_));
   inode.Refresh(host_fs().ToKstat(attr), before);
-  NamesChanged();
+  NamesChanged(name);
   return {};
 }
 
@@ -89,7 +94,7 @@ Result<void> HostInode::RemoveName(std::string_view name, Inode& child, bool dir
   uint64_t before = inode.generation();
   gofer::Attr attr = TRY(host_fs().client().Unlink(handle_, name, inode.handle_, directory));
   inode.Refresh(host_fs().ToKstat(attr), before);
-  NamesChanged();
+  NamesChanged(name);
   return {};
 }
 
@@ -107,8 +112,8 @@ Result<void> HostInode::Rename(const VfsContext&, std::string_view old_name, Ino
   if ((flags & RENAME_WHITEOUT) != 0) return kEINVAL;
   HostInode& to = static_cast<HostInode&>(new_dir);
   TRY(host_fs().client().Rename(handle_, old_name, to.handle_, new_name, flags));
-  NamesChanged();
-  if (&to != this) to.NamesChanged();
+  NamesChanged(old_name);
+  to.NamesChanged(new_name);
   static_cast<HostInode&>(child).MarkStale();
   if (replaced != nullptr) static_cast<HostInode*>(replaced)->MarkStale();
   return {};
