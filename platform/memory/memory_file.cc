@@ -27,11 +27,13 @@ struct Segment {
   uint64_t end;
   uint32_t refs;
   MemoryKind kind;
+  bool overwritten;  // came from AllocateToOverwrite: all its pages are there, unless somebody decommitted some
 };
 
 struct Retired {
   FileRange range;
   uint64_t stamp;
+  bool overwritten;
 };
 
 }  // namespace
@@ -47,6 +49,9 @@ struct MemoryFile::Impl {
   std::map<uint64_t, uint64_t> free ABSL_GUARDED_BY(mu);     // start -> end; all holes
   uint64_t bump ABSL_GUARDED_BY(mu) = 0;
   std::vector<Retired> retired ABSL_GUARDED_BY(mu);
+  // Starts of ranges with old bytes, by their length in pages; neither allocated nor free.
+  std::array<std::vector<uint64_t>, kMaxRecycled / kPageSize + 1> recycled ABSL_GUARDED_BY(mu);
+  uint64_t recycled_bytes ABSL_GUARDED_BY(mu) = 0;
   std::array<std::atomic<uint64_t>, 3> usage{};
 
   using Iterator = std::map<uint64_t, Segment>::iterator;
@@ -58,7 +63,14 @@ struct MemoryFile::Impl {
   void JoinLocked(FileRange r) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   void AddFreeLocked(FileRange r) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   uint64_t TakeFreeLocked(uint64_t length) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  // Keeps the front of `r` for AllocateToOverwrite; what remains of it is for the host.
+  void KeepLocked(FileRange& r) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  // kFileSize when none of that length is kept, nor one that could be cut.
+  uint64_t TakeKeptLocked(uint64_t length) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  Result<FileRange> Add(uint64_t length, MemoryKind kind, bool overwritten);
   void Punch(FileRange r);
+  // Punches and frees ranges, neighbours at once.
+  void GiveToHost(std::vector<FileRange> ranges);
   void Reclaim();
 };
 
@@ -92,7 +104,7 @@ void MemoryFile::Impl::JoinLocked(FileRange r) {
   while (it != segments.end() && it->first <= r.end) {
     auto next = std::next(it);
     if (next != segments.end() && next->first == it->second.end && next->second.refs == it->second.refs &&
-        next->second.kind == it->second.kind) {
+        next->second.kind == it->second.kind && next->second.overwritten == it->second.overwritten) {
       it->second.end = next->second.end;
       segments.erase(next);
     } else {
@@ -143,30 +155,58 @@ void MemoryFile::Impl::Punch(FileRange r) {
                        static_cast<off_t>(r.length())) == 0);
 }
 
-// Gives back what was retired long enough ago that no copy touches it any more.
-void MemoryFile::Impl::Reclaim() {
-  std::vector<FileRange> ready;
-  {
-    MutexLock lock(mu);
-    size_t keep = 0;
-    for (Retired& r : retired) {
-      if (MemoryCopyEpoch().Reached(r.stamp)) {
-        ready.push_back(r.range);
-      } else {
-        retired[keep++] = r;
-      }
-    }
-    retired.resize(keep);
+void MemoryFile::Impl::KeepLocked(FileRange& r) {
+  while (r.length() != 0) {
+    const uint64_t length = std::min(r.length(), kMaxRecycled);
+    if (recycled_bytes + length > kRecycledLimit) return;
+    recycled[length / kPageSize].push_back(r.start);
+    recycled_bytes += length;
+    r.start += length;
   }
-  if (ready.empty()) return;
-  std::sort(ready.begin(), ready.end(), [](const FileRange& a, const FileRange& b) { return a.start < b.start; });
-  for (size_t i = 0; i < ready.size();) {
-    FileRange r = ready[i++];
-    while (i < ready.size() && ready[i].start == r.end) r.end = ready[i++].end;
+}
+
+uint64_t MemoryFile::Impl::TakeKeptLocked(uint64_t length) {
+  for (uint64_t pages = length / kPageSize; pages < recycled.size(); ++pages) {
+    if (recycled[pages].empty()) continue;
+    const uint64_t start = recycled[pages].back();
+    recycled[pages].pop_back();
+    const uint64_t rest = pages - length / kPageSize;
+    if (rest != 0) recycled[rest].push_back(start + length);
+    recycled_bytes -= length;
+    return start;
+  }
+  return kFileSize;
+}
+
+void MemoryFile::Impl::GiveToHost(std::vector<FileRange> ranges) {
+  std::sort(ranges.begin(), ranges.end(), [](const FileRange& a, const FileRange& b) { return a.start < b.start; });
+  for (size_t i = 0; i < ranges.size();) {
+    FileRange r = ranges[i++];
+    while (i < ranges.size() && ranges[i].start == r.end) r.end = ranges[i++].end;
     Punch(r);
     MutexLock lock(mu);
     AddFreeLocked(r);
   }
+}
+
+// Gives back, or keeps, what was retired long enough ago that no copy touches it any more.
+void MemoryFile::Impl::Reclaim() {
+  std::vector<FileRange> ready;
+  {
+    MutexLock lock(mu);
+    if (retired.empty()) return;
+    size_t keep = 0;
+    for (Retired& r : retired) {
+      if (!MemoryCopyEpoch().Reached(r.stamp)) {
+        retired[keep++] = r;
+        continue;
+      }
+      if (r.overwritten) KeepLocked(r.range);
+      if (r.range.length() != 0) ready.push_back(r.range);
+    }
+    retired.resize(keep);
+  }
+  GiveToHost(std::move(ready));
 }
 
 MemoryFile::MemoryFile(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -191,22 +231,41 @@ Result<std::unique_ptr<MemoryFile>> MemoryFile::Create(ScopedFd memfd, uint64_t 
   return std::unique_ptr<MemoryFile>(new MemoryFile(std::move(impl)));
 }
 
-Result<FileRange> MemoryFile::Allocate(uint64_t length, MemoryKind kind) {
+Result<FileRange> MemoryFile::Impl::Add(uint64_t length, MemoryKind kind, bool overwritten) {
   if (length == 0 || length % kPageSize != 0) return kEINVAL;
-  Impl& m = *impl_;
-  m.Reclaim();
-  if (m.limit != 0 && m.usage[0] + m.usage[1] + m.usage[2] + length > m.limit) return kENOMEM;
+  Reclaim();
+  if (limit != 0 && usage[0] + usage[1] + usage[2] + length > limit) return kENOMEM;
   FileRange r;
   {
-    MutexLock lock(m.mu);
-    r.start = m.TakeFreeLocked(length);
+    MutexLock lock(mu);
+    r.start = overwritten ? TakeKeptLocked(length) : kFileSize;
+    if (r.start == kFileSize) r.start = TakeFreeLocked(length);
     if (r.start == kFileSize) return kENOMEM;
     r.end = r.start + length;
-    m.segments.emplace(r.start, Segment{r.end, 1, kind});
-    m.JoinLocked(r);
+    segments.emplace(r.start, Segment{r.end, 1, kind, overwritten});
+    JoinLocked(r);
   }
-  m.usage[static_cast<size_t>(kind)].fetch_add(length, std::memory_order_relaxed);
+  usage[static_cast<size_t>(kind)].fetch_add(length, std::memory_order_relaxed);
   return r;
+}
+
+Result<FileRange> MemoryFile::Allocate(uint64_t length, MemoryKind kind) { return impl_->Add(length, kind, false); }
+
+Result<FileRange> MemoryFile::AllocateToOverwrite(uint64_t length, MemoryKind kind) {
+  return impl_->Add(length, kind, length <= kMaxRecycled);
+}
+
+void MemoryFile::Trim() {
+  std::vector<FileRange> all;
+  {
+    MutexLock lock(impl_->mu);
+    for (uint64_t pages = 1; pages < impl_->recycled.size(); ++pages) {
+      for (uint64_t start : impl_->recycled[pages]) all.push_back({start, start + pages * kPageSize});
+      impl_->recycled[pages] = {};
+    }
+    impl_->recycled_bytes = 0;
+  }
+  impl_->GiveToHost(std::move(all));
 }
 
 void MemoryFile::AddRef(FileRange r) {
@@ -227,10 +286,12 @@ void MemoryFile::Unref(FileRange r) {
       if (--it->second.refs != 0) return;
       FileRange gone{it->first, it->second.end};
       m.usage[static_cast<size_t>(it->second.kind)].fetch_sub(gone.length(), std::memory_order_relaxed);
-      if (!m.retired.empty() && m.retired.back().range.end == gone.start && m.retired.back().stamp == stamp) {
+      const bool overwritten = it->second.overwritten;
+      if (!m.retired.empty() && m.retired.back().range.end == gone.start && m.retired.back().stamp == stamp &&
+          m.retired.back().overwritten == overwritten) {
         m.retired.back().range.end = gone.end;
       } else {
-        m.retired.push_back({gone, stamp});
+        m.retired.push_back({gone, stamp, overwritten});
       }
       m.segments.erase(it);
       any = true;

@@ -1,6 +1,6 @@
 // MemoryFile: the sandbox's one memfd. All anonymous guest memory and all tmpfs page cache live in it.
 // Offsets are handed out in page multiples, zero-filled, and reference-counted per page; the last
-// reference punches the hole, so the host gets the memory back. Stubs map ranges of fd(); the sentry
+// reference punches the hole, so the host gets the memory back (but see AllocateToOverwrite). Stubs map ranges of fd(); the sentry
 // reads and writes the same pages through Pointer().
 // Thread-safe. Lock: kMemoryFile.
 #ifndef MOAT_PLATFORM_MEMORY_MEMORY_FILE_H_
@@ -35,6 +35,14 @@ class MemoryFile {
   // `length` is a page multiple > 0. The range has one reference on each page and reads as zeros. Sparse:
   // no host page is allocated before the first touch. kENOMEM past the limit.
   Result<FileRange> Allocate(uint64_t length, MemoryKind kind);
+  // As Allocate, for a caller that writes every byte before a guest can see one: the range may hold old bytes, of any
+  // guest process, in pages that the host then need not make and clear anew. Longer than kMaxRecycled: as Allocate.
+  Result<FileRange> AllocateToOverwrite(uint64_t length, MemoryKind kind);
+  static constexpr uint64_t kMaxRecycled = 256 << 10;
+  // What was allocated to be overwritten is kept for the next such allocation, up to kRecycledLimit bytes in all. This
+  // gives the host what is kept at the moment.
+  void Trim();
+  static constexpr uint64_t kRecycledLimit = 8 << 20;
   // One more, or one fewer, reference on every page of `r`. Ranges may be split and joined freely.
   void AddRef(FileRange r);
   void Unref(FileRange r);

@@ -42,6 +42,51 @@ TEST_F(MemoryFileTest, MemoryIsSparseAndZero) {
   EXPECT_EQ(file_->Usage(MemoryKind::kAnonymous), 0u);
 }
 
+TEST_F(MemoryFileTest, WhatIsOverwrittenNeedsNoNewPages) {
+  const auto overwrite = [&](uint64_t pages) {
+    const FileRange r = *file_->AllocateToOverwrite(pages * kPageSize, MemoryKind::kAnonymous);
+    memset(*file_->Pointer(r.start), 0xab, r.length());
+    return r;
+  };
+  const FileRange first = overwrite(8);
+  file_->AddRef({first.start, first.start + kPageSize});
+  file_->Unref(first);
+  EXPECT_EQ(Committed(), 8 * kPageSize);
+  EXPECT_EQ(file_->Usage(MemoryKind::kAnonymous), kPageSize);
+  // The seven pages that nobody refers to, a piece at a time; then a new one.
+  const FileRange three = overwrite(3), four = overwrite(4), more = overwrite(1);
+  EXPECT_EQ(three.start, first.start + kPageSize);
+  EXPECT_EQ(four.start, three.end);
+  EXPECT_GE(more.start, first.end);
+  EXPECT_EQ(Committed(), 9 * kPageSize);
+  // Whoever wants zeros gets them.
+  file_->Unref(four);
+  const FileRange zeros = *file_->Allocate(4 * kPageSize, MemoryKind::kAnonymous);
+  for (uint64_t i = 0; i < zeros.length(); ++i) ASSERT_EQ((*file_->Pointer(zeros.start))[i], std::byte{0});
+  file_->Unref(zeros);
+  file_->Unref({first.start, first.start + kPageSize});
+  file_->Unref(three);
+  file_->Unref(more);
+  EXPECT_EQ(Committed(), 9 * kPageSize);
+  file_->Trim();
+  EXPECT_EQ(Committed(), 0u);
+}
+
+TEST_F(MemoryFileTest, LittleIsKeptToBeOverwritten) {
+  std::vector<FileRange> ranges;
+  for (uint64_t bytes = 0; bytes < 2 * MemoryFile::kRecycledLimit; bytes += MemoryFile::kMaxRecycled) {
+    ranges.push_back(*file_->AllocateToOverwrite(MemoryFile::kMaxRecycled, MemoryKind::kAnonymous));
+    memset(*file_->Pointer(ranges.back().start), 1, MemoryFile::kMaxRecycled);
+  }
+  const FileRange large = *file_->AllocateToOverwrite(MemoryFile::kMaxRecycled + kPageSize, MemoryKind::kAnonymous);
+  memset(*file_->Pointer(large.start), 1, large.length());
+  for (const FileRange& r : ranges) file_->Unref(r);
+  file_->Unref(large);
+  EXPECT_EQ(Committed(), MemoryFile::kRecycledLimit);
+  file_->Trim();
+  EXPECT_EQ(Committed(), 0u);
+}
+
 TEST_F(MemoryFileTest, LastReferenceGivesMemoryBackAndReuseReadsZero) {
   FileRange r = *file_->Allocate(4 * kPageSize, MemoryKind::kAnonymous);
   memset(*file_->Pointer(r.start), 0xab, 4 * kPageSize);

@@ -6,6 +6,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <bit>
 #include <utility>
 
 #include "platform/base/log.h"
@@ -35,6 +36,9 @@ void FromCall(const seccomp_data& call, user_regs_struct& regs) {
 thread_local SystrapContext* carrier_apart = nullptr;
 // Whose thread the calling carrier keeps off the CPU of. Not inlined: a fiber may change its carrier.
 [[gnu::noinline]] SystrapContext** CarrierApart() { return &carrier_apart; }
+
+// Unwinders and debuggers know a signal frame by the instructions that return from it.
+bool MayBePatched(int call) { return call != SYS_rt_sigreturn; }
 
 // Those that the trampoline answers once it knows how.
 bool ConcernsOnlyTheCaller(int call) {
@@ -262,7 +266,7 @@ Event SystrapContext::Switch(AddressSpace& address_space, Registers& regs) {
         regs.gp.rip = regs.gp.rcx = behind;
         return SyscallEvent{.wants_identity = ConcernsOnlyTheCaller(thread_->call().nr)};
       }
-      return SyscallEvent{.hot = CountCall(ip)};
+      return SyscallEvent{.hot = MayBePatched(thread_->call().nr) && CountCall(ip)};
     }
     regs.complete = true;
     if (!thread_->LoadRegisters(regs.gp).ok()) return Died();
@@ -273,8 +277,14 @@ Event SystrapContext::Switch(AddressSpace& address_space, Registers& regs) {
 }
 
 bool SystrapContext::CountCall(GuestAddr ip) {
-  HotSite& site = hot_[(ip ^ ip >> 7) % kHotSites];
-  if (site.ip != ip) site = {ip, 0};
+  HotSite& site = hot_[(ip * 0x9e3779b97f4a7c15) >> (64 - std::countr_zero(kHotSites))];
+  if (site.ip != ip) {
+    if (site.calls > 0 && site.calls < kHotCalls) {
+      --site.calls;
+      return false;
+    }
+    site = {ip, 0};
+  }
   return ++site.calls == kHotCalls;
 }
 

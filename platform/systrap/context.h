@@ -65,7 +65,7 @@ class SystrapContext final : public Context {
   std::optional<ExtendedState> new_state_;  // for the frame that Bind makes
   RseqArea rseq_;                           // what the guest thread shall have; thread_->rseq() is what it has
 
-  // Counts calls of one instruction: the last seen of those that share a slot.
+  // Counts calls of one instruction. Of those that share a slot, the one that calls more often stays.
   struct HotSite {
     GuestAddr ip = 0;
     uint32_t calls = 0;
@@ -73,8 +73,8 @@ class SystrapContext final : public Context {
   Activity& activity_;
   ListenPolicy policy_;
   bool listen_next_ = false;
-  static constexpr size_t kHotSites = 16;
-  static constexpr uint32_t kHotCalls = 100;
+  static constexpr size_t kHotSites = 64;  // a power of two
+  static constexpr uint32_t kHotCalls = 40;
   bool CountCall(GuestAddr ip);
   HotSite hot_[kHotSites];
 

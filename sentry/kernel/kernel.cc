@@ -15,7 +15,11 @@
 
 namespace moat {
 
-Kernel::Kernel() = default;
+Kernel::Kernel()
+    : trim_timer_([this] {
+        trim_armed_.store(false, std::memory_order_relaxed);
+        memory_->Trim();
+      }) {}
 
 Result<std::unique_ptr<Kernel>> Kernel::Create(KernelOptions options) {
   std::unique_ptr<Kernel> kernel(new Kernel);
@@ -49,6 +53,11 @@ Result<std::unique_ptr<Kernel>> Kernel::Create(KernelOptions options) {
 
 Kernel::~Kernel() {
   if (tty_job_control == job_control_.get()) tty_job_control = nullptr;
+}
+
+void Kernel::TrimMemoryLater() {
+  constexpr Nanos kUnused = 1'000'000'000;
+  if (!trim_armed_.exchange(true, std::memory_order_relaxed)) trim_timer_.Arm(DeadlineAfter(kUnused));
 }
 
 RefPtr<UserAccount> Kernel::Account(Kuid uid) {

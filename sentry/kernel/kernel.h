@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
+#include "platform/fiber/timer.h"
 #include "sentry/kernel/futex.h"
 #include "sentry/kernel/start_gate.h"
 #include "sentry/kernel/thread_group.h"
@@ -117,6 +118,9 @@ class Kernel {
   // --strace: each call with decoded arguments goes to the log.
   std::atomic<bool> trace_syscalls{false};
 
+  // A process has ended: what it left for the next one (MemoryFile::AllocateToOverwrite) goes to the host if none comes.
+  void TrimMemoryLater();
+
   // Called with a thread group that has just become a zombie; the control server's hook. Set before the first
   // process; must not block and takes no lock of sentry/kernel.
   absl::AnyInvocable<void(ThreadGroup&)> on_process_exit;
@@ -147,6 +151,8 @@ class Kernel {
   Mutex accounts_mu_{LockRank::kLeaf};
   std::atomic<int> tasks_{0};
   std::atomic<uint64_t> forks_{0};
+  std::atomic<bool> trim_armed_{false};
+  FunctionTimer trim_timer_;  // after memory_: it ends first
   std::unique_ptr<JobControl> job_control_;
   WaitQueue idle_queue_;  // EPOLLIN: the last task is gone
 };

@@ -348,6 +348,7 @@ void TaskExit::EndGroup(Task& t) {
     AnnounceEnd(group, signals, dropped);
   }
   pid->wait_queue().Notify(EPOLLIN);
+  kernel.TrimMemoryLater();
   if (kernel.on_process_exit) kernel.on_process_exit(group);
 }
 

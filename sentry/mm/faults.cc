@@ -15,6 +15,7 @@ namespace {
 constexpr uint64_t kLazyPiece = 16ull << 20;
 // What one copy-on-write fault copies at most: the touched page and its neighbours.
 constexpr uint64_t kCowWindow = 32 << 10;
+constexpr uint32_t kMaxLoneCopies = 8192;
 constexpr int kPageFaultTrap = 14;
 constexpr uint32_t kErrorWrite = 1u << 1, kErrorExec = 1u << 4;
 
@@ -56,24 +57,33 @@ Result<void> MemoryManager::BreakCow(PageMap::iterator it, GuestAddr addr, const
     }
   }
 
-  if (it->second.shadow == PageRun::kNoShadow) {
-    Result<FileRange> whole = memory.Allocate(it->second.length(), MemoryKind::kAnonymous);
-    it->second.shadow = TRY(std::move(whole)).start;
-  }
   const GuestAddr start = WindowStart(it->second, addr), end = WindowEnd(it->second, addr);
+  // A copy of its own is quicker, for its pages need not be new; but each is a mapping of the host's, so whoever copies
+  // much gets his copies side by side, as the pages are.
+  uint64_t copy;
+  if (it->second.shadow == PageRun::kNoShadow && lone_copies_ < kMaxLoneCopies) {
+    copy = TRY(memory.AllocateToOverwrite(end - start, MemoryKind::kAnonymous)).start;
+    ++lone_copies_;
+  } else {
+    if (it->second.shadow == PageRun::kNoShadow)
+      it->second.shadow = TRY(memory.Allocate(it->second.length(), MemoryKind::kAnonymous)).start;
+    copy = it->second.shadow + (start - it->second.start);
+  }
   // Under the lock although it is a copy: it reads and writes the sandbox's own memory file only, a few pages of
   // it, and two threads that fault on neighbouring pages must not both fill the same copy.
   for (GuestAddr at = start; at < end; at += kPageSize) {
     const PageRun& run = it->second;
-    std::byte* to = TRY(memory.Pointer(run.shadow + (at - run.start)));
-    const std::byte* from = donated != nullptr ? donated + (at - start) : TRY(memory.Pointer(run.OffsetOf(at)));
-    if (SafeCopy(to, from, kPageSize) != kPageSize) return kENOMEM;
+    Result<std::byte*> to = memory.Pointer(copy + (at - start));
+    Result<std::byte*> from = donated != nullptr ? Result<std::byte*>(const_cast<std::byte*>(donated) + (at - start))
+                                                 : memory.Pointer(run.OffsetOf(at));
+    if (to.ok() && from.ok() && SafeCopy(*to, *from, kPageSize) == kPageSize) continue;
+    if (run.shadow == PageRun::kNoShadow) deferred_.ranges.push_back({copy, copy + (end - start)});
+    return kENOMEM;
   }
   pages_.SplitAt(start);
   pages_.SplitAt(end);
   PageRun& run = pages_.Find(start)->second;
-  const uint64_t shadow = run.shadow;
-  run.shadow = PageRun::kNoShadow;
+  run.shadow = PageRun::kNoShadow;  // its piece of it is `copy`
   ReleaseRun(run);
   run.mappable = nullptr;
   run.window = nullptr;
@@ -82,7 +92,7 @@ Result<void> MemoryManager::BreakCow(PageMap::iterator it, GuestAddr addr, const
   run.owned = true;
   run.cow = false;
   run.fd_writable = false;
-  run.offset = shadow;
+  run.offset = copy;
   MapRun(run);
   pages_.JoinRange(start, end);
   return {};

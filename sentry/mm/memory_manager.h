@@ -390,6 +390,7 @@ class MemoryManager final : public RefCounted, public GuestMemory, public Mappin
   Mutex pages_mu_{LockRank::kMmPages};
   PageMap pages_ ABSL_GUARDED_BY(pages_mu_);
   Deferred deferred_ ABSL_GUARDED_BY(pages_mu_);
+  uint32_t lone_copies_ ABSL_GUARDED_BY(pages_mu_) = 0;  // see BreakCow
   FileRange arenas_[kArenaCount] ABSL_GUARDED_BY(pages_mu_);
   uint64_t invalidations_ ABSL_GUARDED_BY(pages_mu_) = 0;
   std::map<GuestAddr, int> kept_ ABSL_GUARDED_BY(pages_mu_);  // pages of KeepWritable, and how often

@@ -243,5 +243,21 @@ TEST(CallSitePages, ChildWritesItsOwn) {
   Heat([&] { EXPECT_EQ(code(), pid); });
 }
 
+// Unwinders and debuggers know a signal frame by these bytes.
+TEST(CallSitePages, ReturnFromSignalsStaysTheSame) {
+  struct KernelAction {
+    void (*handler)(int);
+    unsigned long flags;
+    const uint8_t* restorer;
+    unsigned long mask;
+  } action = {};
+  ASSERT_NE(signal(SIGUSR1, [](int) {}), SIG_ERR);
+  ASSERT_OK(syscall(SYS_rt_sigaction, SIGUSR1, nullptr, &action, 8));
+  ASSERT_NE(action.flags & 0x04000000, 0u);  // SA_RESTORER
+  const Bytes before(action.restorer, action.restorer + 9);
+  for (int i = 0; i < 3 * kHot; ++i) ASSERT_OK(raise(SIGUSR1));
+  EXPECT_EQ(Bytes(action.restorer, action.restorer + 9), before);
+}
+
 }  // namespace
 }  // namespace moat::guest
