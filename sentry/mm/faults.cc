@@ -58,10 +58,16 @@ Result<void> MemoryManager::BreakCow(PageMap::iterator it, GuestAddr addr, const
   }
 
   const GuestAddr start = WindowStart(it->second, addr), end = WindowEnd(it->second, addr);
-  // A copy of its own is quicker, for its pages need not be new; but each is a mapping of the host's, so whoever copies
-  // much gets his copies side by side, as the pages are.
+  // A copy of its own is quicker, for its pages need not be new. But each is a mapping of the host's: whoever copies
+  // neighbours, or much, gets copies that lie side by side as the pages do.
+  const auto copied = [&](GuestAddr page) {
+    PageMap::iterator beside = pages_.Find(page);
+    return beside != pages_.end() && beside->second.owned && !beside->second.cow;
+  };
+  const bool lone =
+      it->second.shadow == PageRun::kNoShadow && lone_copies_ < kMaxLoneCopies && !copied(start - 1) && !copied(end);
   uint64_t copy;
-  if (it->second.shadow == PageRun::kNoShadow && lone_copies_ < kMaxLoneCopies) {
+  if (lone) {
     copy = TRY(memory.AllocateToOverwrite(end - start, MemoryKind::kAnonymous)).start;
     ++lone_copies_;
   } else {
@@ -77,7 +83,7 @@ Result<void> MemoryManager::BreakCow(PageMap::iterator it, GuestAddr addr, const
     Result<std::byte*> from = donated != nullptr ? Result<std::byte*>(const_cast<std::byte*>(donated) + (at - start))
                                                  : memory.Pointer(run.OffsetOf(at));
     if (to.ok() && from.ok() && SafeCopy(*to, *from, kPageSize) == kPageSize) continue;
-    if (run.shadow == PageRun::kNoShadow) deferred_.ranges.push_back({copy, copy + (end - start)});
+    if (lone) deferred_.ranges.push_back({copy, copy + (end - start)});
     return kENOMEM;
   }
   pages_.SplitAt(start);

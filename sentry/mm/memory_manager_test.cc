@@ -137,11 +137,27 @@ TEST_F(MmTest, LastReferenceIsReusedWithoutCopy) {
 TEST_F(MmTest, CopiesOfNeighboursAreNeighbours) {
   const GuestAddr a = guest().Map(64 * kPageSize, kRw);
   auto child = guest().Fork();
-  // Out of order: the places were reserved together.
-  for (int i : {40, 0, 63, 20, 10, 50, 30}) EXPECT_EQ(child->Store(a + i * kPageSize, 1), 0);
+  // The first copy lies alone; with the second, places for all that may follow are reserved together.
   for (int i = 0; i < 64; ++i) EXPECT_EQ(child->Store(a + i * kPageSize, 1), 0);
-  const uint64_t first = child->space().Find(a)->offset;
-  for (uint64_t i = 0; i < 64; ++i) EXPECT_EQ(child->space().Find(a + i * kPageSize)->offset, first + i * kPageSize);
+  const uint64_t window = 8, second = child->space().Find(a + window * kPageSize)->offset;
+  for (uint64_t i = window; i < 64; ++i)
+    EXPECT_EQ(child->space().Find(a + i * kPageSize)->offset, second + (i - window) * kPageSize);
+}
+
+TEST_F(MmTest, LoneCopiesReusePagesOfTheDead) {
+  const GuestAddr a = guest().Map(64 * kPageSize, kRw);
+  guest().Store(a + 20 * kPageSize, 5);
+  uint64_t where = 0;
+  for (int round = 0; round < 3; ++round) {
+    auto child = guest().Fork();
+    EXPECT_EQ(child->Store(a + 16 * kPageSize, 9), 0);
+    const uint64_t copy = child->space().Find(a + 16 * kPageSize)->offset;
+    if (round > 0) EXPECT_EQ(copy, where);
+    where = copy;
+    EXPECT_EQ(child->LoadOr(a + 20 * kPageSize), 5);
+    EXPECT_EQ(child->LoadOr(a + 17 * kPageSize), 0) << "bytes of the last one";
+    EXPECT_EQ(child->Store(a + 17 * kPageSize, 7), 0);
+  }
 }
 
 TEST_F(MmTest, SharedAnonymousMemorySurvivesFork) {
