@@ -6,13 +6,17 @@
 #include <sys/ioctl.h>
 #include <termios.h>
 
+#include <atomic>
 #include <charconv>
 
 namespace moat {
 namespace {
 
 constexpr uint32_t kPtmxMajor = 5, kPtmxMinor = 2;
-constexpr uint32_t kSlaveMajors = 8;
+constexpr uint32_t kMinors = 1 << 20;
+// kernel.pty.max less kernel.pty.reserve, which only the host's own /dev/pts may use.
+constexpr int kMaxPtys = 4096 - 1024;
+std::atomic<int> pty_count{0};  // of all instances
 constexpr uint64_t kPtmxIno = 2;
 
 // A device node whose owner and mode can be changed.
@@ -191,6 +195,10 @@ Result<RefPtr<File>> DevptsFs::OpenMaster(const VfsContext& ctx, const VfsPath& 
       ++number;
     }
     if (number >= options_.max) return kENOSPC;
+    if (pty_count.fetch_add(1, std::memory_order_relaxed) >= kMaxPtys) {
+      pty_count.fetch_sub(1, std::memory_order_relaxed);
+      return kENOSPC;
+    }
     pty = MakeRef<Pty>(number);
     slaves_.emplace(number, MakeRef<SlaveInode>(*this, pty, options_.mode, options_.uid.value_or(ctx.cred.fsuid),
                                                 options_.gid.value_or(ctx.cred.fsgid)));
@@ -205,6 +213,7 @@ void DevptsFs::Release(uint32_t number) {
   if (at == slaves_.end()) return;
   dropped = std::move(at->second);
   slaves_.erase(at);
+  pty_count.fetch_sub(1, std::memory_order_relaxed);
 }
 
 RefPtr<Inode> DevptsFs::FindSlave(uint32_t number) {
@@ -248,9 +257,7 @@ void RegisterDevpts() {
   static SlaveDriver slaves;
   static DevptsType type;
   vfs::RegisterDevice(vfs::DeviceKind::kChar, kPtmxMajor, kPtmxMinor, 1, ptmx);
-  for (uint32_t i = 0; i < kSlaveMajors; ++i) {
-    vfs::RegisterDevice(vfs::DeviceKind::kChar, kPtySlaveMajor + i, 0, 256, slaves);
-  }
+  vfs::RegisterDevice(vfs::DeviceKind::kChar, kPtySlaveMajor, 0, kMinors, slaves);
   vfs::RegisterFileSystemType(type);
 }
 

@@ -12,7 +12,7 @@
 
 namespace moat {
 
-// Registers the type "devpts" and the drivers of ptmx (5,2) and the slaves (136..143). Once, at boot.
+// Registers the type "devpts" and the drivers of ptmx (5,2) and the slaves (136,*). Once, at boot.
 void RegisterDevpts();
 
 struct DevptsOptions {

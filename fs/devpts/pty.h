@@ -10,7 +10,7 @@
 
 namespace moat {
 
-inline constexpr uint32_t kPtySlaveMajor = 136;  // and 137.. for numbers past 255
+inline constexpr uint32_t kPtySlaveMajor = 136;
 
 class Pty final : public Tty {
  public:
@@ -18,7 +18,7 @@ class Pty final : public Tty {
   uint32_t number() const { return number_; }
 
   // --- Tty ---
-  DeviceId device() const override { return {kPtySlaveMajor + number_ / 256, number_ % 256}; }
+  DeviceId device() const override { return {kPtySlaveMajor, number_}; }
   Result<RefPtr<File>> OpenAgain(const VfsContext& ctx, const VfsPath& path, OpenFlags flags) override;
   void Hangup() override;
 

@@ -236,12 +236,14 @@ Result<size_t> PagedData::Write(IoSource& src, uint64_t offset) {
   return done;
 }
 
-void PagedData::InvalidateLocked(uint64_t begin, uint64_t end) {
+void PagedData::InvalidateLocked(uint64_t begin, uint64_t end, bool truncated) {
   for (const Mapping& m : mappings_) {
     uint64_t m_end = m.offset + (m.end - m.start);
     uint64_t from = std::max(begin, m.offset);
     uint64_t to = std::min(end, m_end);
-    if (from < to) m.space->InvalidateMapping(m.start + (from - m.offset), m.start + (to - m.offset));
+    if (from >= to) continue;
+    const GuestAddr first = m.start + (from - m.offset), last = m.start + (to - m.offset);
+    truncated ? m.space->TruncateMapping(first, last) : m.space->InvalidateMapping(first, last);
   }
 }
 
@@ -269,7 +271,7 @@ void PagedData::DropLocked(uint64_t first, uint64_t end) {
   if (gone.empty()) return;
   uint64_t begin_byte = first * kPageSize;
   uint64_t end_byte = end > ~uint64_t{0} / kPageSize ? ~uint64_t{0} : end * kPageSize;
-  InvalidateLocked(begin_byte, end_byte);
+  InvalidateLocked(begin_byte, end_byte, false);
   for (FileRange r : gone) memory_.Unref(r);
   pages_.fetch_sub(dropped, std::memory_order_relaxed);
   quota_->UnchargePages(dropped);
@@ -295,7 +297,7 @@ Result<void> PagedData::Resize(uint64_t size) {
   size_.store(size, std::memory_order_release);
   if (size < old) {
     // Pages beyond the end are no longer there, for mappings neither: even where no memory was.
-    InvalidateLocked(PageCeil(size), ~uint64_t{0});
+    InvalidateLocked(PageCeil(size), ~uint64_t{0}, true);
     DropLocked(PagesFor(size), ~uint64_t{0});
   }
   // What lies between the end and the end of its page reads as zeros when the file grows.

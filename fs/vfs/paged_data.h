@@ -126,7 +126,7 @@ class PagedData final : public Mappable {
   void InsertLocked(uint64_t page, FileRange range) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Takes the memory of whole pages [first, end) away and tells the mappings.
   void DropLocked(uint64_t first, uint64_t end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void InvalidateLocked(uint64_t begin, uint64_t end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void InvalidateLocked(uint64_t begin, uint64_t end, bool truncated) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   Result<void> ZeroLocked(uint64_t begin, uint64_t end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   MemoryFile& memory_;

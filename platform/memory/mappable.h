@@ -28,6 +28,8 @@ class MappingSpace {
   // The pages backing [start, end) are no longer valid (truncate, copy-up). On return no guest thread of
   // this space can reach the old pages; later accesses fault and translate again.
   virtual void InvalidateMapping(GuestAddr start, GuestAddr end) = 0;
+  // The same where the object now ends before `start`: private copies of the pages are lost too (mmap(2): truncate).
+  virtual void TruncateMapping(GuestAddr start, GuestAddr end) { InvalidateMapping(start, end); }
 };
 
 class Mappable : public RefCounted {

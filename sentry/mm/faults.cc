@@ -226,32 +226,43 @@ FaultOutcome MemoryManager::HandleFault(const FaultEvent& event, const MmLimits&
   return kResolved;
 }
 
-void MemoryManager::InvalidateMapping(GuestAddr start, GuestAddr end) {
+void MemoryManager::InvalidateMapping(GuestAddr start, GuestAddr end) { TakeBack(start, end, false); }
+
+void MemoryManager::TruncateMapping(GuestAddr start, GuestAddr end) { TakeBack(start, end, true); }
+
+void MemoryManager::TakeBack(GuestAddr start, GuestAddr end, bool copies_too) {
   bool dropped = false;
   {
     MutexLock pages(pages_mu_);
     ++invalidations_;
-    pages_.SplitAt(start);
-    pages_.SplitAt(end);
-    for (PageMap::iterator it = pages_.FirstAbove(start); it != pages_.end() && it->second.start < end;) {
-      PageRun& run = it->second;
-      if (run.owned) {  // a private copy: it is the space's own
-        ++it;
-        continue;
-      }
-      if (run.host_prot != PageRun::kHostUnmapped) {
-        space_->Unmap(run.start, run.length());
-        changes_.fetch_add(1, std::memory_order_relaxed);
-        dropped = true;
-      }
-      ReleaseRun(run);
-      it = pages_.Erase(it);
-    }
-    ForgetSpans();
-    pages_.JoinRange(start, end);
+    if (copies_too && awaits_runs_) truncated_.emplace_back(start, end);
+    dropped = TakeBackLocked(start, end, copies_too);
   }
   // What was deferred stays for the next Finish: its objects may not go under the locks of our caller.
   if (dropped) (void)space_->Flush(nullptr);
+}
+
+bool MemoryManager::TakeBackLocked(GuestAddr start, GuestAddr end, bool copies_too) {
+  bool dropped = false;
+  pages_.SplitAt(start);
+  pages_.SplitAt(end);
+  for (PageMap::iterator it = pages_.FirstAbove(start); it != pages_.end() && it->second.start < end;) {
+    PageRun& run = it->second;
+    if (run.owned && !copies_too) {  // a private copy: it is the space's own
+      ++it;
+      continue;
+    }
+    if (run.host_prot != PageRun::kHostUnmapped) {
+      space_->Unmap(run.start, run.length());
+      changes_.fetch_add(1, std::memory_order_relaxed);
+      dropped = true;
+    }
+    ReleaseRun(run);
+    it = pages_.Erase(it);
+  }
+  ForgetSpans();
+  pages_.JoinRange(start, end);
+  return dropped;
 }
 
 }  // namespace moat

@@ -1,5 +1,6 @@
 // MemoryManager's life: creation, fork(2), the end.
 #include <algorithm>
+#include <utility>
 
 #include "platform/base/log.h"
 #include "sentry/mm/memory_manager.h"
@@ -57,6 +58,7 @@ Result<RefPtr<MemoryManager>> MemoryManager::Fork(RefPtr<AddressSpace> child_spa
       areas.back().flags &= ~(kVmaLocked | kVmaLockOnFault);
     }
     [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+      child->awaits_runs_ = true;
       child->image_ = image_;
       child->executable_ = executable_;
       child->mmap_base_ = mmap_base_;
@@ -165,6 +167,8 @@ bool MemoryManager::AdoptRuns(std::vector<PageRun> runs) {
     PageMap::iterator it = pages_.Insert(std::move(run));
     MapRun(it->second);
   }
+  awaits_runs_ = false;
+  for (const auto& [start, end] : std::exchange(truncated_, {})) (void)TakeBackLocked(start, end, true);
   for (const auto& [start, vma] : vmas_)
     if (vma.Has(kVmaWipeOnFork)) return true;
   return false;

@@ -209,6 +209,7 @@ class MemoryManager final : public RefCounted, public GuestMemory, public Mappin
 
   // --- MappingSpace ---
   void InvalidateMapping(GuestAddr start, GuestAddr end) override;
+  void TruncateMapping(GuestAddr start, GuestAddr end) override;
 
   // --- inspection ---
   // Calls `visit` for each area that ends above `from`, lowest first, until it returns false. No lock is held
@@ -300,6 +301,9 @@ class MemoryManager final : public RefCounted, public GuestMemory, public Mappin
 
   // Copies of the kept pages for a child, one page each. kENOMEM: none is left over.
   Result<std::map<GuestAddr, uint64_t>> CopyKept() ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
+  void TakeBack(GuestAddr start, GuestAddr end, bool copies_too);
+  // True when the host may still have mapped what went.
+  bool TakeBackLocked(GuestAddr start, GuestAddr end, bool copies_too) ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
   // Takes over the runs that fork copied, unless they were invalidated. True when an area was wiped.
   bool AdoptRuns(std::vector<PageRun> runs) ABSL_LOCKS_EXCLUDED(mapping_mu_, pages_mu_);
 
@@ -393,6 +397,9 @@ class MemoryManager final : public RefCounted, public GuestMemory, public Mappin
   uint32_t lone_copies_ ABSL_GUARDED_BY(pages_mu_) = 0;  // see BreakCow
   FileRange arenas_[kArenaCount] ABSL_GUARDED_BY(pages_mu_);
   uint64_t invalidations_ ABSL_GUARDED_BY(pages_mu_) = 0;
+  // A child between its announcement and its runs, and where objects have been cut short meanwhile.
+  bool awaits_runs_ ABSL_GUARDED_BY(pages_mu_) = false;
+  std::vector<std::pair<GuestAddr, GuestAddr>> truncated_ ABSL_GUARDED_BY(pages_mu_);
   std::map<GuestAddr, int> kept_ ABSL_GUARDED_BY(pages_mu_);  // pages of KeepWritable, and how often
   bool writers_draining_ ABSL_GUARDED_BY(pages_mu_) = false;
   static constexpr size_t kSpanCache = 4;

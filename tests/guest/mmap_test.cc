@@ -120,6 +120,24 @@ TEST_F(Mmap, TruncateTakesPagesAway) {
   ASSERT_OK(ftruncate(fd(), 2 * kPage));
   EXPECT_EQ(m.page(1)[0], 0);
 }
+TEST_F(Mmap, TruncateTakesPrivateCopiesToo) {
+  const Mapping m(3 * kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd());
+  for (int i = 0; i < 3; ++i) m.page(i)[1] = 'P';
+  ASSERT_OK(ftruncate(fd(), kPage + 10));
+  EXPECT_EQ(KilledBy([&] { Touch(m.page(2)); }), SIGBUS);
+  ASSERT_OK(ftruncate(fd(), 3 * kPage));
+  EXPECT_EQ(m.page(0)[1], 'P');
+  EXPECT_EQ(m.page(1)[1], 'P');  // the page that the end is in stays
+  EXPECT_EQ(m.page(2)[1], 0);
+}
+TEST_F(Mmap, AHoleLeavesPrivateCopies) {
+  const ScopedFd fd(memfd_create("hole", 0));
+  ASSERT_OK(ftruncate(fd.get(), 2 * kPage));
+  const Mapping m(2 * kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd.get());
+  m.page(1)[1] = 'P';
+  ASSERT_OK(fallocate(fd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 2 * kPage));
+  EXPECT_EQ(m.page(1)[1], 'P');
+}
 TEST_F(Mmap, MappingOutlivesTheDescriptor) {
   const Mapping m(kPage, PROT_READ, MAP_SHARED, fd());
   fd_.Reset();

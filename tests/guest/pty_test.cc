@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -83,6 +84,23 @@ TEST_F(Pty, NameAndNumber) {
   struct stat st;
   ASSERT_OK(stat(name_.c_str(), &st));
   EXPECT_TRUE(S_ISCHR(st.st_mode));
+}
+TEST_F(Pty, EveryNumberIsAMinor) {
+  std::vector<ScopedFd> masters;
+  unsigned number = 0;
+  while (number < 2100) {
+    masters.emplace_back(open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC));
+    ASSERT_OK(masters.back().get());
+    ASSERT_OK(ioctl(masters.back().get(), TIOCGPTN, &number));
+  }
+  const std::string name = "/dev/pts/" + std::to_string(number);
+  struct stat st;
+  ASSERT_OK(stat(name.c_str(), &st));
+  EXPECT_EQ(major(st.st_rdev), 136u);
+  EXPECT_EQ(minor(st.st_rdev), number);
+  ASSERT_OK(unlockpt(masters.back().get()));
+  const ScopedFd slave(open(name.c_str(), O_RDWR | O_NOCTTY));
+  EXPECT_OK(slave.get());
 }
 TEST_F(Pty, IsATerminal) {
   EXPECT_TRUE(isatty(slave_.get()));
