@@ -27,6 +27,7 @@ Result<std::unique_ptr<Kernel>> Kernel::Create(KernelOptions options) {
   kernel->memory_ = std::move(options.memory);
   kernel->commit_ = std::make_unique<CommitAccount>(options.total_memory);
   kernel->allowed_cpus_ = std::move(options.cpus);
+  kernel->cpu_share_ = std::make_unique<CpuShare>(kernel->allowed_cpus_.count());
   kernel->total_memory_ = options.total_memory;
   kernel->boot_time_ = ReadHostClock(CLOCK_BOOTTIME);
   MmEnvironment& env = kernel->mm_environment_;

@@ -11,6 +11,7 @@
 
 #include "absl/functional/any_invocable.h"
 #include "platform/fiber/timer.h"
+#include "sentry/kernel/cpu_share.h"
 #include "sentry/kernel/futex.h"
 #include "sentry/kernel/start_gate.h"
 #include "sentry/kernel/thread_group.h"
@@ -73,6 +74,7 @@ class Kernel {
   // The CPUs that guests may run on, by the host's numbers; a guest sees as many CPUs as the highest of them says.
   const CpuSet& allowed_cpus() const { return allowed_cpus_; }
   int cpus() const { return allowed_cpus_.limit(); }
+  CpuShare& cpu_share() { return *cpu_share_; }
   uint64_t total_memory() const { return total_memory_; }
   Nanos boot_time() const { return boot_time_; }  // CLOCK_BOOTTIME of the sandbox's start
   FutexTable& futexes() { return futexes_; }
@@ -136,6 +138,7 @@ class Kernel {
   std::unique_ptr<CommitAccount> commit_;
   MmEnvironment mm_environment_;
   CpuSet allowed_cpus_;
+  std::unique_ptr<CpuShare> cpu_share_;
   uint64_t total_memory_ = 0;  // KernelOptions::total_memory
   Nanos boot_time_ = 0;
   FutexTable futexes_;

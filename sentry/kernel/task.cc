@@ -178,7 +178,7 @@ char Task::StateLetter() const {
 CpuTimes Task::cpu_times() const {
   CpuTimes times{user_time_.load(std::memory_order_relaxed), system_time_.load(std::memory_order_relaxed)};
   if (exited() || parked_.load(std::memory_order_relaxed)) return times;
-  const Nanos running = MonotonicNow() - clock_mark_.load(std::memory_order_relaxed);
+  const Nanos running = kernel_.cpu_share().Now() - clock_mark_.load(std::memory_order_relaxed);
   if (running > 0 && clock_mark_.load(std::memory_order_relaxed) != 0)
     (in_guest_.load(std::memory_order_relaxed) ? times.user : times.system) += running;
   return times;

@@ -53,7 +53,8 @@ Result<void> Task::Start() {
 void Task::Run() {
   SetCurrentTask(this);
   if (gate_ != nullptr) gate_->Wait(parker_);
-  clock_mark_.store(MonotonicNow(), std::memory_order_relaxed);
+  kernel_.cpu_share().Enter();
+  clock_mark_.store(kernel_.cpu_share().Now(), std::memory_order_relaxed);
   if (set_child_tid_ != 0) {
     const int32_t id = tid();
     (void)mm_->CopyOut(set_child_tid_, &id, sizeof id);
@@ -91,6 +92,7 @@ void Task::Run() {
       rseq::Abort(*this);
     }
   }
+  kernel_.cpu_share().Leave();  // not after Exit: the kernel may be gone
   Exit();
 }
 
@@ -112,7 +114,8 @@ void Task::PublishIdentity() {
 }
 
 Event Task::EnterGuest() {
-  Nanos now = MonotonicNow();
+  const CpuShare& share = kernel_.cpu_share();
+  Nanos now = share.Now();
   system_time_.fetch_add(now - clock_mark_.load(std::memory_order_relaxed), std::memory_order_relaxed);
   clock_mark_.store(now, std::memory_order_relaxed);
   guest_entries_.store(guest_entries_.load(std::memory_order_relaxed) + 1, std::memory_order_release);
@@ -124,7 +127,7 @@ Event Task::EnterGuest() {
   }
   Event event = context_->Switch(mm_->address_space(), regs_);
   in_guest_.store(false, std::memory_order_relaxed);
-  now = MonotonicNow();
+  now = share.Now();
   user_time_.fetch_add(now - clock_mark_.load(std::memory_order_relaxed), std::memory_order_relaxed);
   clock_mark_.store(now, std::memory_order_relaxed);
   return event;

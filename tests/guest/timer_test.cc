@@ -1,16 +1,21 @@
 // Clocks, sleeping, interval timers, POSIX timers, the vDSO's entry points.
 #include <elf.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/auxv.h>
+#include <sys/resource.h>
 #include <sys/time.h>
 #include <sys/timex.h>
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <numeric>
 #include <thread>
+#include <vector>
 
 #include "tests/guest/support/child.h"
 #include "tests/guest/support/mapping.h"
@@ -76,6 +81,39 @@ TEST(ClockDetail, CpuTimeGrowsOnlyByWork) {
   volatile unsigned spin = 0;
   for (unsigned i = 0; i < 40'000'000; ++i) spin = spin + i;
   EXPECT_GT(Now(CLOCK_PROCESS_CPUTIME_ID) - a, 5'000'000);
+}
+TEST(ClockDetail, BusyThreadsShareTheCpus) {
+  cpu_set_t set;
+  ASSERT_OK(sched_getaffinity(0, sizeof set, &set));
+  const int cpus = std::min(CPU_COUNT(&set), 8);
+  for (int cpu = 0, kept = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (CPU_ISSET(cpu, &set) && ++kept > cpus) CPU_CLR(cpu, &set);
+  }
+  ASSERT_OK(sched_setaffinity(0, sizeof set, &set));
+  auto now = [](clockid_t clock) {
+    timespec t;
+    clock_gettime(clock, &t);
+    return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_nsec) / 1e9;
+  };
+  rusage before, after;
+  ASSERT_OK(getrusage(RUSAGE_SELF, &before));
+  const double start = now(CLOCK_MONOTONIC), cpu_start = now(CLOCK_PROCESS_CPUTIME_ID);
+  std::vector<double> used(4 * cpus);
+  std::vector<std::thread> threads;
+  for (double& mine : used) {
+    threads.emplace_back([&] {
+      while (now(CLOCK_MONOTONIC) < start + 0.4) {
+      }
+      mine = now(CLOCK_THREAD_CPUTIME_ID);
+    });
+  }
+  for (std::thread& t : threads) t.join();
+  const double most = (now(CLOCK_MONOTONIC) - start) * cpus * 1.1;
+  EXPECT_LT(now(CLOCK_PROCESS_CPUTIME_ID) - cpu_start, most);
+  EXPECT_LT(std::accumulate(used.begin(), used.end(), 0.0), most);
+  ASSERT_OK(getrusage(RUSAGE_SELF, &after));
+  auto seconds = [](const timeval& t) { return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) / 1e6; };
+  EXPECT_LT(seconds(after.ru_utime) - seconds(before.ru_utime), most);
 }
 TEST(ClockDetail, CpuClockOfAnotherProcess) {
   const PausedChild child;
