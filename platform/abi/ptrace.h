@@ -31,8 +31,9 @@ static_assert(sizeof(RseqConfiguration) == 24);
 
 using UserRegs = struct ::user_regs_struct;
 static_assert(sizeof(UserRegs) == 27 * 8);
-// struct user of PTRACE_PEEKUSER.
-inline constexpr uint64_t kUserSize = sizeof(struct ::user);
+// struct user of PTRACE_PEEKUSER; the kernel's has two words more than the C library's.
+inline constexpr uint64_t kUserSize = sizeof(struct ::user) + 16;
+static_assert(kUserSize == 928);
 inline constexpr uint64_t kUserDebugRegisters = offsetof(struct ::user, u_debugreg);
 inline constexpr int kDebugRegisters = 8;
 

@@ -49,7 +49,7 @@ void SignalSender::KillTaskLocked(Task& t) {
 
 void SignalSender::KillLocked(ThreadGroup& group, int status) {
   if (group.exiting_.load(std::memory_order_relaxed)) {
-    // Some may have stopped once more on their way out.
+    // Some may have stopped once more on their way out, where a tracer's signals do not reach them any more.
     if (status == SIGKILL) {
       for (const RefPtr<Task>& t : group.tasks_) KillTaskLocked(*t);
     }
@@ -83,7 +83,6 @@ Result<bool> SignalSender::Send(ThreadGroup& group, Task* target, const SigInfo&
   bool queued_now = false;
   {
     MutexLock lock(group.signal_mu_);
-    if (group.exiting_.load(std::memory_order_relaxed) && signo == SIGKILL) KillLocked(group, SIGKILL);
     if (group.exiting_.load(std::memory_order_relaxed) || group.tasks_.empty()) return false;
     if (signo == SIGCONT) {
       continued = Continue(group);

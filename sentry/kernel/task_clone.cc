@@ -130,7 +130,6 @@ Result<void> TaskCloner::ShareOrCopy(Task& t, Task& child, const CloneRequest& r
 
   child.regs_ = t.regs_;
   child.regs_.SetReturn(0);
-  child.regs_.gp.orig_rax = ~uint64_t{0};
   if (r.stack != 0) child.regs_.gp.rsp = r.stack;
   if ((f & CLONE_SETTLS) != 0) {
     if (r.tls >= kernel.platform().max_address()) return kEPERM;

@@ -13,8 +13,9 @@ namespace moat {
 namespace {
 
 constexpr uint64_t kUserEnd = (uint64_t{1} << 47) - kPageSize;  // TASK_SIZE_MAX
-// What a tracer may change: CF, PF, AF, ZF, SF, TF, DF, OF, RF, AC.
-constexpr uint64_t kFlagMask = 1 | 1 << 2 | 1 << 4 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 11 | 1 << 16 | 1 << 18;
+// What a tracer may change: CF, PF, AF, ZF, SF, TF, DF, OF, NT, RF, AC.
+constexpr uint64_t kFlagMask =
+    1 | 1 << 2 | 1 << 4 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 11 | 1 << 14 | 1 << 16 | 1 << 18;
 // DR6 is kept with the bits flipped that are one when nothing has happened.
 constexpr uint64_t kStatusReserved = 0xffff0ff0;
 constexpr uint64_t kEnableBits = 0xff;  // of DR7
