@@ -69,6 +69,7 @@ class Pty final : public Tty {
   const uint32_t number_;
   Mutex mu_{LockRank::kTty};
   LineDiscipline line_ ABSL_GUARDED_BY(mu_);
+  abi::Termios locked_termios_ ABSL_GUARDED_BY(mu_){};  // TIOCSLCKTRMIOS
   abi::WindowSize window_ ABSL_GUARDED_BY(mu_){};
   bool locked_ ABSL_GUARDED_BY(mu_) = true;
   bool exclusive_ ABSL_GUARDED_BY(mu_) = false;

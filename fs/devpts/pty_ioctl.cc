@@ -55,6 +55,19 @@ void ApplyTermio(const abi::Termio& from, abi::Termios& t) {
   memcpy(t.c_cc, from.c_cc, sizeof from.c_cc);
 }
 
+// What TIOCSLCKTRMIOS has locked stays: flags bit by bit, the rest where it is not zero (ioctl_tty(2)).
+void KeepLocked(const abi::Termios& locked, const abi::Termios& old, abi::Termios& next) {
+  auto keep = [](uint32_t mask, uint32_t was, uint32_t& now) { now = (now & ~mask) | (was & mask); };
+  keep(locked.c_iflag, old.c_iflag, next.c_iflag);
+  keep(locked.c_oflag, old.c_oflag, next.c_oflag);
+  keep(locked.c_cflag, old.c_cflag, next.c_cflag);
+  keep(locked.c_lflag, old.c_lflag, next.c_lflag);
+  if (locked.c_line != 0) next.c_line = old.c_line;
+  for (size_t i = 0; i < sizeof locked.c_cc; ++i) {
+    if (locked.c_cc[i] != 0) next.c_cc[i] = old.c_cc[i];
+  }
+}
+
 }  // namespace
 
 Result<int64_t> Pty::SetTermios(const VfsContext& ctx, GuestMemory& memory, uint32_t cmd, uint64_t arg, bool master) {
@@ -94,6 +107,7 @@ Result<int64_t> Pty::SetTermios(const VfsContext& ctx, GuestMemory& memory, uint
     MutexLock lock(mu_);
     const bool flow_before = LineDiscipline::UsualFlowControl(line_.termios());
     if (flush) line_.FlushInput(fx);
+    KeepLocked(locked_termios_, line_.termios(), next);
     fx.packet = 0;
     line_.SetTermios(next, fx);
     const bool flow_after = LineDiscipline::UsualFlowControl(next);
@@ -166,6 +180,21 @@ Result<int64_t> Pty::CommonIoctl(const VfsContext& ctx, GuestMemory& memory, uin
     case TCSETAW:
     case TCSETAF:
       return SetTermios(ctx, memory, cmd, arg, master);
+    case TIOCGLCKTRMIOS: {
+      abi::Termios locked;
+      {
+        MutexLock lock(mu_);
+        locked = locked_termios_;
+      }
+      return CopyOut(memory, arg, locked);
+    }
+    case TIOCSLCKTRMIOS: {
+      if (!ctx.cred.HasCapability(CAP_SYS_ADMIN)) return kEPERM;
+      const auto locked = TRY(CopyIn<abi::Termios>(memory, arg));
+      MutexLock lock(mu_);
+      locked_termios_ = locked;
+      return 0;
+    }
     case TIOCGWINSZ: {
       abi::WindowSize size;
       {

@@ -228,6 +228,31 @@ TEST_F(Pty, TermiosRoundTrip) {
   EXPECT_EQ(now.c_lflag, t.c_lflag);
   EXPECT_EQ(cfgetospeed(&now), static_cast<speed_t>(B9600));
 }
+TEST_F(Pty, LockedSettingsStay) {
+  termios locked;
+  ASSERT_OK(ioctl(slave_.get(), TIOCGLCKTRMIOS, &locked));
+  EXPECT_EQ(locked.c_lflag, 0u);
+  locked.c_lflag = ECHO;
+  locked.c_cc[VINTR] = 1;
+  ASSERT_OK(ioctl(slave_.get(), TIOCSLCKTRMIOS, &locked));
+  const termios before = Get();
+  termios t = before;
+  t.c_lflag &= ~(ECHO | ISIG);
+  t.c_cc[VINTR] = 'x';
+  t.c_cc[VKILL] = 'y';
+  Set(t);
+  const termios after = Get();
+  EXPECT_EQ(after.c_lflag, before.c_lflag & ~ISIG);
+  EXPECT_EQ(after.c_cc[VINTR], before.c_cc[VINTR]);
+  EXPECT_EQ(after.c_cc[VKILL], 'y');
+  termios seen = {};
+  ASSERT_OK(ioctl(master_.get(), TIOCGLCKTRMIOS, &seen));
+  EXPECT_EQ(seen.c_lflag, static_cast<tcflag_t>(ECHO));
+  EXPECT_TRUE(PassesInChild([&] {
+    ASSERT_OK(setuid(65534));
+    EXPECT_FAIL(ioctl(slave_.get(), TIOCSLCKTRMIOS, &locked), EPERM);
+  }));
+}
 TEST_F(Pty, TcsaflushDropsInput) {
   EchoOff();
   Type("old\n");
