@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "platform/fiber/host_poller.h"
+#include "platform/fiber/load.h"
 #include "platform/fiber/thread.h"
 #include "platform/fiber/timer.h"
 
@@ -50,6 +51,28 @@ TEST(HostThread, DetachedThreadsEndAndTheirStacksAreUsedAgain) {
     t->Detach();
   }
   WaitUntil([&] { return ran.load() == 500; });
+}
+
+TEST(Load, CountsFibersThatAreNotSuspended) {
+  WaitUntil([] { return RunningFibers() == 0; });
+  Parker parker;
+  std::atomic<bool> spin{true}, parked{false};
+  ASSERT_TRUE(StartFiber(FiberKind::kPooled, "parks", [&] {
+                parker.Park();
+                parked = true;
+              }).ok());
+  for (int i = 0; i < 2; ++i) {
+    ASSERT_TRUE(StartFiber(FiberKind::kPooled, "spins", [&] {
+                  while (spin) {
+                  }
+                }).ok());
+  }
+  WaitUntil([] { return RunningFibers() == 2; });
+  EXPECT_FALSE(parked);
+  parker.Unpark();
+  spin = false;
+  WaitUntil([] { return RunningFibers() == 0; });
+  EXPECT_TRUE(parked);
 }
 
 TEST(Parker, PermitBeforeParkIsNotLost) {

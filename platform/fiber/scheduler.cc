@@ -11,6 +11,7 @@
 #include "platform/fiber/carrier_observer.h"
 #include "platform/fiber/fiber.h"
 #include "platform/fiber/futex.h"
+#include "platform/fiber/load.h"
 #include "platform/fiber/sanitizer.h"
 #include "platform/fiber/stack_pool.h"
 #include "platform/fiber/thread.h"
@@ -95,6 +96,7 @@ class Scheduler {
   // The carrier is about to sleep in the host: what it has made ready must not wait for it.
   void GiveAway(Carrier& carrier);
   int live() const { return live_.load(std::memory_order_relaxed); }
+  int running() const { return running_.load(std::memory_order_relaxed); }
 
  private:
   void RunCarrier();
@@ -109,6 +111,7 @@ class Scheduler {
 
   StackPool stacks_{kFiberStack, kKeepStacks};
   std::atomic<int> live_{0};
+  std::atomic<int> running_{0};
   std::atomic<int> queued_{0};  // size of queue_
   // A carrier looks at queued_ every kWatchPeriod: a single fiber needs no wake-up call then.
   std::atomic<bool> watching_{false};
@@ -242,7 +245,9 @@ void Scheduler::RunCarrier() {
   while (Fiber* f = Next(carrier)) {
     // One was enough for what it found, but more may wait.
     if (queued_.load(std::memory_order_relaxed) > 0) Summon();
+    running_.fetch_add(1, std::memory_order_relaxed);
     RunOne(f, sanitizer);
+    running_.fetch_sub(1, std::memory_order_relaxed);
   }
   current_carrier = nullptr;
 }
@@ -314,6 +319,8 @@ Result<void> StartFiber(FiberKind kind, std::string_view name, absl::AnyInvocabl
   t.Detach();
   return {};
 }
+
+int RunningFibers() { return Scheduler::Get().running(); }
 
 int PooledFiberCount() { return Scheduler::Get().live(); }
 

@@ -253,9 +253,7 @@ Event SystrapContext::Switch(AddressSpace& address_space, Registers& regs) {
       in_guest_.store(false, std::memory_order_seq_cst);
       return FaultEvent{SIGSEGV, SI_KERNEL, 0};  // what the return to user mode would fault on
     }
-    activity_.Enter();
     const Result<void> back = Wait();
-    activity_.Leave();
     if (!back.ok()) return Died();
     in_guest_.store(false, std::memory_order_seq_cst);
     if (!thread_->HasFrame()) [[likely]] {
@@ -362,7 +360,7 @@ Result<void> SystrapContext::SetExtendedState(const ExtendedState& state) {
 void SystrapContext::ResetExtendedState() { (void)SetExtendedState(InitialExtendedState()); }
 
 Result<std::unique_ptr<Context>> SystrapContext::Clone(bool same_space) {
-  auto child = std::make_unique<SystrapContext>(activity_);
+  auto child = std::make_unique<SystrapContext>(cpus_);
   child->new_state_ = TRY(GetExtendedState());
   // The thread is made now, so that a host without more of them is clone's error.
   if (same_space) TRY(child->Bind(*space_));

@@ -16,7 +16,7 @@ namespace moat::systrap_platform {
 
 class SystrapContext final : public Context {
  public:
-  explicit SystrapContext(Activity& activity) : activity_(activity), policy_(activity) {}
+  explicit SystrapContext(int cpus) : cpus_(cpus), policy_(cpus) {}
   ~SystrapContext() override;
 
   Event Switch(AddressSpace& as, Registers& regs) override;
@@ -70,7 +70,7 @@ class SystrapContext final : public Context {
     GuestAddr ip = 0;
     uint32_t calls = 0;
   };
-  Activity& activity_;
+  const int cpus_;
   ListenPolicy policy_;
   bool listen_next_ = false;
   static constexpr size_t kHotSites = 64;  // a power of two

@@ -2,7 +2,11 @@
 
 #include <algorithm>
 
+#include "platform/fiber/load.h"
+
 namespace moat::systrap_platform {
+
+bool ListenPolicy::HasRoom() const { return RunningFibers() * 2 <= cpus_; }
 
 bool ListenPolicy::OnNotified(Nanos gap) {
   if (gap > kFastGap) {
@@ -13,7 +17,7 @@ bool ListenPolicy::OnNotified(Nanos gap) {
     --pause_;
     return false;
   }
-  return ++streak_ >= kStreak && activity_.HasRoom();
+  return ++streak_ >= kStreak && HasRoom();
 }
 
 void ListenPolicy::Begin() {
@@ -26,7 +30,7 @@ void ListenPolicy::Begin() {
 bool ListenPolicy::GiveUp(Nanos since, Nanos now) {
   const bool preempted = last_look_ > since && now - last_look_ > kPreempted;
   last_look_ = now;
-  return preempted || now - since > (calls_ == 0 ? kFirstPatience : kPatience) || !activity_.HasRoom();
+  return preempted || now - since > (calls_ == 0 ? kFirstPatience : kPatience) || !HasRoom();
 }
 
 void ListenPolicy::End() {

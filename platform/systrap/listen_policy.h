@@ -4,30 +4,16 @@
 #ifndef MOAT_PLATFORM_SYSTRAP_LISTEN_POLICY_H_
 #define MOAT_PLATFORM_SYSTRAP_LISTEN_POLICY_H_
 
-#include <atomic>
 #include <cstdint>
 
 #include "platform/fiber/clock.h"
 
 namespace moat::systrap_platform {
 
-// How many guest threads run or have a carrier at work, over the whole sandbox.
-class Activity {
- public:
-  explicit Activity(int cpus) : cpus_(cpus) {}
-  void Enter() { active_.fetch_add(1, std::memory_order_relaxed); }
-  void Leave() { active_.fetch_sub(1, std::memory_order_relaxed); }
-  // Every active thread could have a CPU for its carrier too.
-  bool HasRoom() const { return active_.load(std::memory_order_relaxed) * 2 <= cpus_; }
-
- private:
-  const int cpus_;
-  std::atomic<int> active_{0};
-};
-
 class ListenPolicy {
  public:
-  explicit ListenPolicy(const Activity& activity) : activity_(activity) {}
+  // `cpus`: that the sandbox may use.
+  explicit ListenPolicy(int cpus) : cpus_(cpus) {}
 
   bool listening() const { return listening_; }
   // A call came by notification, `gap` after the guest was let go.
@@ -51,7 +37,10 @@ class ListenPolicy {
   static constexpr int kWorth = 100;                           // calls that make a session pay
   static constexpr int kFirstPause = 64, kMaxPause = 1 << 14;  // fast calls
 
-  const Activity& activity_;
+  // Every fiber that runs could have a CPU for its guest thread and one for its carrier.
+  bool HasRoom() const;
+
+  const int cpus_;
   bool listening_ = false;
   int streak_ = 0;
   int pause_ = 0;  // fast calls to wait for beyond kStreak

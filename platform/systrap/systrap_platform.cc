@@ -33,7 +33,7 @@ class SystrapPlatform final : public Platform {
     return RefPtr<AddressSpace>(MakeRef<SystrapAddressSpace>(*pool_, TRY(pool_->Take())));
   }
   Result<std::unique_ptr<Context>> NewContext() override {
-    return std::unique_ptr<Context>(std::make_unique<SystrapContext>(activity_));
+    return std::unique_ptr<Context>(std::make_unique<SystrapContext>(cpus_));
   }
   GuestAddr min_address() const override { return kMinAddress; }
   GuestAddr max_address() const override { return kMaxAddress; }
@@ -43,7 +43,7 @@ class SystrapPlatform final : public Platform {
 
  private:
   std::unique_ptr<StubPool> pool_;
-  Activity activity_{HostThread::AllCpus().count()};
+  const int cpus_ = HostThread::AllCpus().count();
 };
 
 }  // namespace
