@@ -46,6 +46,7 @@ class DirectoryScan {
   // What to do about a lookup of `name`. `known`: an entry that nobody will look up, as its object is in use already.
   Step Next(std::string_view name, absl::FunctionRef<bool(const GoferClient::Entry&)> known);
   bool IsMissing(std::string_view name);
+  bool HasAnswers() const { return !kept_.empty(); }
 
   // Answers for entries that Next gave out. What is not kept, or makes room, is left in `answers`.
   void Keep(Answers& answers);

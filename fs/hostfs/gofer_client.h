@@ -37,18 +37,6 @@ class GoferClient final : public RefCounted {
     std::string target;                  // of the last step, if it is a symlink
     Errno error = Errno::kOK;            // why the walk ended before the last name; kENOENT, kENOTDIR, ...
   };
-  // One name of a directory: `error`, or an object.
-  struct Found {
-    Errno error = Errno::kOK;
-    gofer::Handle handle = 0;  // the caller owns it
-    gofer::Attr attr = {};
-    std::string target;  // of a symlink; may be empty, then Readlink tells
-    ScopedFd fd;         // of a regular file, open for reading, if it was asked for and can be opened
-  };
-  struct Opened {
-    ScopedFd fd;
-    gofer::Attr attr = {};
-  };
   struct Entry {
     std::string name;
     uint64_t ino;
@@ -61,6 +49,19 @@ class GoferClient final : public RefCounted {
     bool at_end = false;
     bool exact = false;  // a name that is in no part of the listing is not there: see gofer::kExact
   };
+  // One name of a directory: `error`, or an object.
+  struct Found {
+    Errno error = Errno::kOK;
+    gofer::Handle handle = 0;  // the caller owns it
+    gofer::Attr attr = {};
+    std::string target;  // of a symlink; may be empty, then Readlink tells
+    ScopedFd fd;         // of a regular file, open for reading, if it was asked for and can be opened
+    Listing listing;     // of a directory; at_end if it was asked for and is short
+  };
+  struct Opened {
+    ScopedFd fd;
+    gofer::Attr attr = {};
+  };
   // Whose, and with which permission bits, a new object is.
   struct NewOwner {
     uint32_t mode, uid, gid;
@@ -69,9 +70,9 @@ class GoferClient final : public RefCounted {
   Result<Object> Attach(uint32_t mount);
   // At most gofer::kMaxWalk names. Fails only when nothing could be asked.
   Result<Walked> Walk(gofer::Handle dir, std::span<const std::string_view> names);
-  // At most gofer::kMaxLookUp names of one directory; answers the first of them, in order: one or more. `donate`: with
-  // descriptors.
-  Result<std::vector<Found>> LookUp(gofer::Handle dir, std::span<const std::string_view> names, bool donate);
+  // At most gofer::kMaxLookUp names of one directory; answers the first of them, in order: one or more. `flags`:
+  // gofer::LookUpFlags.
+  Result<std::vector<Found>> LookUp(gofer::Handle dir, std::span<const std::string_view> names, uint32_t flags);
   Result<gofer::Attr> GetAttr(gofer::Handle h);
   // `change`: mask, mode, uid, gid, value (size), atime, mtime.
   Result<gofer::Attr> SetAttr(gofer::Handle h, const gofer::Request& change);

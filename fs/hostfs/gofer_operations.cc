@@ -43,6 +43,22 @@ bool IsEntryName(std::string_view name) {
   return !name.empty() && name.size() <= gofer::kMaxName && name.find('/') == name.npos && name.find('\0') == name.npos;
 }
 
+// False for records that no directory has.
+bool ParseEntries(std::span<const std::byte> rest, std::vector<GoferClient::Entry>& entries) {
+  while (!rest.empty()) {
+    gofer::DirEntry entry;
+    if (rest.size() < sizeof entry) return false;
+    memcpy(&entry, rest.data(), sizeof entry);
+    rest = rest.subspan(sizeof entry);
+    if (rest.size() < entry.name_length) return false;
+    std::string_view name = Text(rest.first(entry.name_length));
+    rest = rest.subspan(entry.name_length);
+    if (!IsEntryName(name) || entry.next < 0 || entry.type > 15) return false;
+    entries.push_back({std::string(name), entry.ino, entry.next, entry.dev_major, entry.dev_minor, entry.type});
+  }
+  return true;
+}
+
 }  // namespace
 
 #define CHECKED_ATTR(x) \
@@ -85,16 +101,16 @@ Result<GoferClient::Walked> GoferClient::Walk(gofer::Handle dir, std::span<const
 }
 
 Result<std::vector<GoferClient::Found>> GoferClient::LookUp(gofer::Handle dir, std::span<const std::string_view> names,
-                                                            bool donate) {
+                                                            uint32_t flags) {
   if (names.empty() || names.size() > gofer::kMaxLookUp) return kEINVAL;
   std::string packed = TRY(Packed(names));
   Exchange x;
   x.request.handle = dir;
   x.request.count = static_cast<uint32_t>(names.size());
-  x.request.flags = donate ? gofer::kDonate : 0;
+  x.request.flags = flags;
   x.name = packed;
   x.payload = LargeBuffer();
-  x.max_fds = donate ? names.size() : 0;
+  x.max_fds = (flags & gofer::kDonate) != 0 ? names.size() : 0;
   x.fds_may_lack = true;
   TRY(Call(Op::kLookUp, x));
   if (x.reply.count == 0 || x.reply.count > names.size()) return Broken("a lookup of names that were not asked for");
@@ -106,12 +122,12 @@ Result<std::vector<GoferClient::Found>> GoferClient::LookUp(gofer::Handle dir, s
     if (rest.size() < sizeof record) return Broken("a lookup cut short");
     memcpy(&record, rest.data(), sizeof record);
     rest = rest.subspan(sizeof record);
-    if (rest.size() < record.target_length) return Broken("a lookup cut short");
-    f.target = Text(rest.first(record.target_length));
-    rest = rest.subspan(record.target_length);
+    if (rest.size() < record.extra_length) return Broken("a lookup cut short");
+    std::span<const std::byte> extra = rest.first(record.extra_length);
+    rest = rest.subspan(extra.size());
     if (record.error != 0) {
-      if (record.error < 0 || record.error > gofer::kMaxErrno || record.handle != 0 || !f.target.empty() ||
-          record.has_fd != 0) {
+      if (record.error < 0 || record.error > gofer::kMaxErrno || record.handle != 0 || !extra.empty() ||
+          record.listing != 0 || record.has_fd != 0) {
         return Broken("an error with an object");
       }
       f.error = static_cast<Errno>(record.error);
@@ -119,11 +135,19 @@ Result<std::vector<GoferClient::Found>> GoferClient::LookUp(gofer::Handle dir, s
     }
     if (!gofer::IsValidAttr(record.attr) || record.handle == 0) return Broken("attributes that no file has");
     uint32_t type = record.attr.mode & S_IFMT;
-    if (!IsTarget(f.target) || (type != S_IFLNK && !f.target.empty())) {
-      return Broken("a symlink that no file system has");
-    }
     f.handle = record.handle;
     f.attr = record.attr;
+    f.listing.at_end = record.listing != 0;
+    f.listing.exact = (record.listing & gofer::kExact) != 0;
+    if (f.listing.at_end) {
+      if (type != S_IFDIR || (flags & gofer::kList) == 0 || (record.listing & gofer::kAtEnd) == 0) {
+        return Broken("a listing of no directory");
+      }
+      if (!ParseEntries(extra, f.listing.entries)) return Broken("a name that no directory has");
+    } else if (!extra.empty()) {
+      f.target = Text(extra);
+      if (type != S_IFLNK || !IsTarget(f.target)) return Broken("a symlink that no file system has");
+    }
     if (record.has_fd == 0) continue;
     if (record.has_fd != 1 || type != S_IFREG || fds == x.reply.fd_count) return Broken("a descriptor of nothing");
     if (!x.received.lost) f.fd = std::move(x.received.fds[fds]);
@@ -234,19 +258,10 @@ Result<GoferClient::Listing> GoferClient::Readdir(gofer::Handle dir, int64_t coo
   Listing listing;
   listing.at_end = (x.reply.value & gofer::kAtEnd) != 0;
   listing.exact = (x.reply.value & gofer::kExact) != 0;
-  std::span<const std::byte> rest = x.payload.first(x.payload_size);
-  for (uint32_t i = 0; i < x.reply.count; ++i) {
-    gofer::DirEntry entry;
-    if (rest.size() < sizeof entry) return Broken("a directory entry cut short");
-    memcpy(&entry, rest.data(), sizeof entry);
-    rest = rest.subspan(sizeof entry);
-    if (rest.size() < entry.name_length) return Broken("a directory entry cut short");
-    std::string_view name = Text(rest.first(entry.name_length));
-    rest = rest.subspan(entry.name_length);
-    if (!IsEntryName(name) || entry.next < 0 || entry.type > 15) return Broken("a name that no directory has");
-    listing.entries.push_back({std::string(name), entry.ino, entry.next, entry.dev_major, entry.dev_minor, entry.type});
+  if (!ParseEntries(x.payload.first(x.payload_size), listing.entries)) return Broken("a name that no directory has");
+  if (listing.entries.size() != x.reply.count || (listing.entries.empty() && !listing.at_end)) {
+    return Broken("a listing that leads nowhere");
   }
-  if (!rest.empty() || (listing.entries.empty() && !listing.at_end)) return Broken("a listing that leads nowhere");
   return listing;
 }
 

@@ -46,6 +46,7 @@ Result<HostDirectory::Piece> HostDirectory::ReadWhole() {
 }
 
 Result<HostDirectory::Piece> HostDirectory::PieceAt(int64_t cookie, size_t& index) {
+  if (cookie == 0) inode_->NoteListed();
   Piece piece;
   if (std::shared_ptr<const HostInode::Listing> kept = inode_->CachedListing()) {
     piece = {0, std::move(kept), true};

@@ -85,47 +85,55 @@ bool HostFs::IsKnown(uint32_t dev_major, uint32_t dev_minor, uint64_t ino) {
   return inodes_.contains(Key{Device(dev_major, dev_minor), ino});
 }
 
-RefPtr<HostInode> HostFs::InodeLocked(gofer::Handle handle, const gofer::Attr& attr, const Kstat& st,
-                                      std::string& target, bool& made) {
-  Key key{Device(attr.dev_major, attr.dev_minor), attr.ino};
-  auto it = inodes_.find(key);
+RefPtr<HostInode> HostFs::KnownLocked(const gofer::Attr& attr, bool& dying) {
+  auto it = inodes_.find(KeyOf(attr));
+  dying = false;
   // The known one's handle keeps the object alive on the host, so its number has not been used anew.
-  made = it == inodes_.end() || it->second->type() != (attr.mode & S_IFMT) || !it->second->TryAddRef();
-  if (!made) return AdoptRef(it->second);
-  RefPtr<HostInode> inode = AdoptRef(new HostInode(*this, handle, key.dev, attr.ino, st, std::move(target)));
-  inodes_[key] = inode.get();
-  return inode;
+  if (it == inodes_.end() || it->second->type() != (attr.mode & S_IFMT)) return nullptr;
+  dying = !it->second->TryAddRef();
+  return dying ? nullptr : AdoptRef(it->second);
+}
+
+RefPtr<HostInode> HostFs::MakeLocked(gofer::Handle handle, const gofer::Attr& attr, const Kstat& st,
+                                     std::string target) {
+  Key key = KeyOf(attr);
+  RefPtr<HostInode> made = AdoptRef(new HostInode(*this, handle, key.dev, key.ino, st, std::move(target)));
+  inodes_[key] = made.get();
+  return made;
 }
 
 RefPtr<HostInode> HostFs::InodeOf(gofer::Handle handle, const gofer::Attr& attr, std::string target) {
   Kstat st = ToKstat(attr);
-  bool made;
-  RefPtr<HostInode> inode;
+  RefPtr<HostInode> known;
   {
     MutexLock lock(mu_);
-    inode = InodeLocked(handle, attr, st, target, made);
+    bool dying;
+    known = KnownLocked(attr, dying);
+    if (!known) return MakeLocked(handle, attr, st, std::move(target));
   }
-  if (made) return inode;
   // What an exclusive mount knows is newer than what was on its way meanwhile.
-  if (!exclusive()) inode->Refresh(st, inode->generation());
+  if (!exclusive()) known->Refresh(st, known->generation());
   client_->Forget(handle);
-  return inode;
+  return known;
 }
 
 RefPtr<HostInode> HostFs::InodeOfAnswer(GoferClient::Found& found, uint64_t asked_at) {
   Kstat st = ToKstat(found.attr);
-  bool made;
-  RefPtr<HostInode> inode;
+  RefPtr<HostInode> known;
   {
     MutexLock lock(mu_);
-    if (lost_changes_.load(std::memory_order_relaxed) != asked_at) return nullptr;
-    // One that is about to Drop has not been counted yet.
-    auto it = inodes_.find(Key{Device(found.attr.dev_major, found.attr.dev_minor), found.attr.ino});
-    if (it != inodes_.end() && it->second->RefCountForTesting() <= 0) return nullptr;
-    inode = InodeLocked(found.handle, found.attr, st, found.target, made);
+    bool dying;
+    known = KnownLocked(found.attr, dying);
+    bool stale = dying || lost_changes_.load(std::memory_order_relaxed) != asked_at;
+    if (!known) {
+      if (stale) return nullptr;
+      return MakeLocked(found.handle, found.attr, st, std::move(found.target));
+    }
+    // Its attributes are better; it may have been looked up again after what made the listing stale.
+    if (stale) found.listing.at_end = false;
   }
-  if (!made) client_->Forget(found.handle);
-  return inode;
+  client_->Forget(found.handle);
+  return known;
 }
 
 RefPtr<HostInode> HostFs::Touch(Lru which, HostInode& inode, size_t max) {
@@ -150,6 +158,13 @@ void HostFs::FileIdle(HostInode& inode) {
 
 void HostFs::HasAnswers(HostInode& dir) {
   if (RefPtr<HostInode> oldest = Touch(kDirsWithAnswers, dir, kMaxDirsWithAnswers)) oldest->DropAnswers();
+}
+
+void HostFs::NoAnswers(HostInode& dir) {
+  MutexLock lock(mu_);
+  auto& at = dir.in_lru_[kDirsWithAnswers];
+  if (at) lru_[kDirsWithAnswers].erase(*at);
+  at.reset();
 }
 
 void HostFs::Drop(HostInode& inode) {

@@ -64,6 +64,7 @@ class HostFs final : public FileSystem {
   static constexpr size_t kMaxIdleFiles = 2048;
   // A directory has answers of a batch that no lookup has taken yet: only the newest ones keep theirs.
   void HasAnswers(HostInode& dir);
+  void NoAnswers(HostInode& dir);
   static constexpr size_t kMaxDirsWithAnswers = 16;
   ReadAheadPolicy& read_ahead() { return read_ahead_; }
 
@@ -89,8 +90,11 @@ class HostFs final : public FileSystem {
   enum Lru { kIdleFiles, kDirsWithAnswers, kLruCount };
   // `inode` is the newest now. The oldest, if there are more than `max`: it is no longer in the list.
   RefPtr<HostInode> Touch(Lru which, HostInode& inode, size_t max);
-  RefPtr<HostInode> InodeLocked(gofer::Handle handle, const gofer::Attr& attr, const Kstat& st, std::string& target,
-                                bool& made) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  static Key KeyOf(const gofer::Attr& attr) { return {Device(attr.dev_major, attr.dev_minor), attr.ino}; }
+  // `dying`: there is one in its destructor, which has not been counted in lost_changes_ yet.
+  RefPtr<HostInode> KnownLocked(const gofer::Attr& attr, bool& dying) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  RefPtr<HostInode> MakeLocked(gofer::Handle handle, const gofer::Attr& attr, const Kstat& st, std::string target)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   uint64_t GuestInoLocked(uint64_t dev, uint64_t ino) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const RefPtr<GoferClient> client_;

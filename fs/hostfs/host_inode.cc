@@ -211,7 +211,7 @@ Result<RefPtr<File>> HostInode::Open(const VfsContext&, const VfsPath& path, Ope
   if (type() != S_IFREG) return kENXIO;
   RefPtr<File> file = MakeRef<HostRegularFile>(RefPtr<HostInode>(this), path, flags);
   TRY(HostFd(flags.writable()));
-  if (!flags.writable() && unopened_.exchange(false, std::memory_order_relaxed)) host_fs().read_ahead().Opened();
+  if (!flags.writable()) NoteUse(host_fs().read_ahead().files);
   return file;
 }
 

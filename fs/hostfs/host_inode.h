@@ -77,6 +77,8 @@ class HostInode final : public Inode {
   // The listing of a directory of an exclusive mount; null when it has to be read (again).
   using Listing = std::vector<GoferClient::Entry>;
   std::shared_ptr<const Listing> CachedListing() const;
+  // A program reads this directory from its start.
+  void NoteListed() { NoteUse(host_fs().read_ahead().directories); }
   // `exact`: gofer::kExact of all its parts. `generation`: as Refresh.
   void StoreListing(std::shared_ptr<const Listing> listing, bool exact, uint64_t generation);
 
@@ -101,10 +103,17 @@ class HostInode final : public Inode {
                                         std::span<const uint32_t> ahead);
   bool ListingPaysLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void ReadListing();
-  // A lookup ends: `inode` keeps `fd`, if there is one.
-  RefPtr<Inode> Accept(RefPtr<HostInode> inode, ScopedFd fd);
+  // A lookup ends: `inode` keeps the descriptor or the listing, if there is one.
+  RefPtr<Inode> Accept(RefPtr<HostInode> inode, GoferClient::Found& found);
   void DropAnswers();
   void GiveBack(DirectoryScan::Answers answers);
+  // A lookup brought this inode; somebody reads it.
+  void NoteLookup(UseRatio& ratio) {
+    if (!unused_.exchange(true, std::memory_order_relaxed)) ratio.Seen();
+  }
+  void NoteUse(UseRatio& ratio) {
+    if (unused_.exchange(false, std::memory_order_relaxed)) ratio.Used();
+  }
   // For the destructor: the object was changed, and may have other names that earlier answers are about.
   bool HasLostChanges() const;
   bool CacheableLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -114,7 +123,7 @@ class HostInode final : public Inode {
   const std::string target_;                                  // of a symlink, as of the lookup
   std::optional<std::list<HostInode*>::iterator> in_lru_[2];  // by HostFs::Lru; guarded by the file system's mu_
   std::atomic<bool> changed_{false};                          // by this sandbox, since this inode is there
-  std::atomic<bool> unopened_{false};                         // a lookup has brought it, and nobody has opened it yet
+  std::atomic<bool> unused_{false};                           // a lookup has brought it, and nobody has read it yet
 
   mutable Mutex mu_{LockRank::kInode};
   Kstat attr_ ABSL_GUARDED_BY(mu_);

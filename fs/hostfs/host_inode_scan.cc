@@ -37,7 +37,7 @@ void HostInode::ReadListing() {
 Result<RefPtr<Inode>> HostInode::LookupAmongSiblings(std::string_view name) {
   HostFs& fs = host_fs();
   for (;;) {
-    bool list = false;
+    bool list = false, used_up = false;
     DirectoryScan::Step step;
     std::shared_ptr<const Listing> listing;
     {
@@ -46,6 +46,7 @@ Result<RefPtr<Inode>> HostInode::LookupAmongSiblings(std::string_view name) {
         step = scan_->Next(name,
                            [&fs](const GoferClient::Entry& e) { return fs.IsKnown(e.dev_major, e.dev_minor, e.ino); });
         listing = scan_->listing();
+        used_up = step.answer && !scan_->HasAnswers();
       } else {
         list = ListingPaysLocked();
       }
@@ -55,10 +56,11 @@ Result<RefPtr<Inode>> HostInode::LookupAmongSiblings(std::string_view name) {
       continue;
     }
     if (step.missing) return kENOENT;
+    if (used_up) fs.NoAnswers(*this);
     if (!step.answer) return AskWithSiblings(name, std::move(listing), step.ahead);
     DirectoryScan::Answer& answer = *step.answer;
     if (RefPtr<HostInode> inode = fs.InodeOfAnswer(answer.found, answer.asked_at)) {
-      return Accept(std::move(inode), std::move(answer.found.fd));
+      return Accept(std::move(inode), answer.found);
     }
     // So are the other answers of that time.
     fs.client().Forget(answer.found.handle);
@@ -72,7 +74,7 @@ Result<RefPtr<Inode>> HostInode::AskWithSiblings(std::string_view name, std::sha
   std::vector<std::string_view> names = {name};
   for (uint32_t entry : ahead) names.push_back((*listing)[entry].name);
   uint64_t asked_at = fs.lost_changes();
-  std::vector<GoferClient::Found> found = TRY(fs.client().LookUp(handle_, names, fs.read_ahead().Donate(names.size())));
+  std::vector<GoferClient::Found> found = TRY(fs.client().LookUp(handle_, names, fs.read_ahead().Flags(names.size())));
   DirectoryScan::Answers answers;
   for (size_t i = 1; i < found.size(); ++i) {
     answers.try_emplace(ahead[i - 1], DirectoryScan::Answer{std::move(found[i]), asked_at});
@@ -87,18 +89,27 @@ Result<RefPtr<Inode>> HostInode::AskWithSiblings(std::string_view name, std::sha
   }
   GoferClient::Found& first = found[0];
   if (first.error != Errno::kOK) return first.error;
-  return Accept(fs.InodeOf(first.handle, first.attr, std::move(first.target)), std::move(first.fd));
+  RefPtr<HostInode> inode = fs.InodeOf(first.handle, first.attr, std::move(first.target));
+  if (fs.lost_changes() != asked_at) first.listing.at_end = false;
+  return Accept(std::move(inode), first);
 }
 
-RefPtr<Inode> HostInode::Accept(RefPtr<HostInode> inode, ScopedFd fd) {
-  if (inode->type() == S_IFREG && inode->CachedHostFd(false) < 0 &&
-      !inode->unopened_.exchange(true, std::memory_order_relaxed)) {
-    host_fs().read_ahead().LookedUp();
+RefPtr<Inode> HostInode::Accept(RefPtr<HostInode> inode, GoferClient::Found& found) {
+  ReadAheadPolicy& policy = host_fs().read_ahead();
+  if (inode->is_dir()) {
+    if (found.listing.at_end && !inode->CachedListing()) {
+      // An inode that has seen no change yet (0) has seen none since the listing was made, as HostFs has none lost.
+      auto entries = std::make_shared<const Listing>(std::move(found.listing.entries));
+      inode->StoreListing(std::move(entries), found.listing.exact, 0);
+    }
+    inode->NoteLookup(policy.directories);
+  } else if (inode->type() == S_IFREG && inode->CachedHostFd(false) < 0) {
+    inode->NoteLookup(policy.files);
   }
-  if (fd.valid()) {
+  if (found.fd.valid()) {
     {
       MutexLock lock(inode->mu_);
-      if (!inode->read_fd_.valid()) inode->read_fd_ = std::move(fd);
+      if (!inode->read_fd_.valid()) inode->read_fd_ = std::move(found.fd);
     }
     host_fs().FileIdle(*inode);
   }

@@ -67,6 +67,7 @@ enum class Op : uint16_t {
 
 enum LookUpFlags : uint32_t {
   kDonate = 1,  // regular files come with a descriptor that is open for reading
+  kList = 2,    // directories come with their listing where it is short
 };
 
 enum ReaddirFlags : uint64_t {
@@ -152,18 +153,20 @@ struct WalkStep {
 static_assert(sizeof(WalkStep) == 112);
 
 // A lookup of several names of one directory. The request's payload is as a walk's. The reply's payload is `count`
-// records, in the order of the names, each followed by the target if the object is a symlink whose target the gofer
-// read; `count` may be less than was asked, but not 0. Descriptors travel in the order of `has_fd`. A file that cannot
-// be opened comes without one.
+// records, in the order of the names, each followed by `extra_length` bytes: the target, if the object is a symlink
+// whose target the gofer read; or the whole listing, if it is a directory whose listing the gofer sends (kAtEnd in
+// `listing`): DirEntry records as readdir has them. `count` may be less than was asked, but not 0. Descriptors travel
+// in the order of `has_fd`. A file that cannot be opened comes without one.
 struct Found {
   Handle handle;
   Attr attr;
   int32_t error;  // of this name alone; the other fields are then zero
-  uint16_t target_length;
+  uint16_t extra_length;
   uint8_t has_fd;
-  uint8_t reserved;
+  uint8_t listing;  // ReaddirFlags
 };
 static_assert(sizeof(Found) == 120);
+inline constexpr size_t kMaxListed = 4096;  // bytes of a listing that comes with a lookup
 
 // A readdir's record; the next one starts after `name_length` bytes, without padding.
 struct DirEntry {

@@ -12,6 +12,26 @@
 
 namespace moat {
 
+// Whether something that is seen is mostly used; what was long ago counts for little.
+class UseRatio {
+ public:
+  void Seen() {
+    if (seen_.fetch_add(1, std::memory_order_relaxed) < kMemory) return;
+    seen_.store(kMemory / 2, std::memory_order_relaxed);
+    used_.store(used_.load(std::memory_order_relaxed) / 2, std::memory_order_relaxed);
+  }
+  void Used() { used_.fetch_add(1, std::memory_order_relaxed); }
+  // At least half of a few.
+  bool MostlyUsed() const {
+    uint32_t seen = seen_.load(std::memory_order_relaxed);
+    return seen >= kFew && used_.load(std::memory_order_relaxed) * 2 >= seen;
+  }
+
+ private:
+  static constexpr uint32_t kMemory = 64, kFew = 4;
+  std::atomic<uint32_t> seen_{0}, used_{0};
+};
+
 class ReadAheadPolicy {
  public:
   // Names that the first batch in a directory asks for. A directory that is gone through doubles its own from there.
@@ -21,18 +41,12 @@ class ReadAheadPolicy {
   void BatchUsed() { SetWindow(first_window() * 2); }
   void BatchWasted() { SetWindow(first_window() / 2); }
 
-  // Whether descriptors come along: when at least half of the regular files that were looked up were then read.
-  void LookedUp() {
-    if (looked_up_.fetch_add(1, std::memory_order_relaxed) < kMemory) return;
-    // Older files count for less and less.
-    looked_up_.store(kMemory / 2, std::memory_order_relaxed);
-    opened_.store(opened_.load(std::memory_order_relaxed) / 2, std::memory_order_relaxed);
-  }
-  void Opened() { opened_.fetch_add(1, std::memory_order_relaxed); }
-  bool Donate(size_t names) const {
-    uint32_t looked_up = looked_up_.load(std::memory_order_relaxed);
-    return looked_up >= kMinWindow && opened_.load(std::memory_order_relaxed) * 2 >= looked_up &&
-           waiting_fds_.load(std::memory_order_relaxed) + names <= kMaxWaitingFds;
+  // Regular files that were looked up and then read, directories that were looked up and then listed.
+  UseRatio files, directories;
+  // What should come along with a lookup of so many names.
+  uint32_t Flags(size_t names) const {
+    bool donate = files.MostlyUsed() && waiting_fds() + names <= kMaxWaitingFds;
+    return (donate ? gofer::kDonate : 0u) | (directories.MostlyUsed() ? gofer::kList : 0u);
   }
   // Descriptors that no lookup has taken yet.
   static constexpr size_t kMaxWaitingFds = 256;
@@ -41,11 +55,9 @@ class ReadAheadPolicy {
   size_t waiting_fds() const { return waiting_fds_.load(std::memory_order_relaxed); }
 
  private:
-  static constexpr uint32_t kMemory = 64;
   void SetWindow(uint32_t n) { window_.store(std::clamp(n, kMinWindow, kMaxWindow), std::memory_order_relaxed); }
 
   std::atomic<uint32_t> window_{kMinWindow};
-  std::atomic<uint32_t> looked_up_{0}, opened_{0};
   std::atomic<size_t> waiting_fds_{0};
 };
 

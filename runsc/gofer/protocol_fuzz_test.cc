@@ -84,9 +84,11 @@ std::string HostileRequest(Garbage& g) {
   // The whole file system is the machine's.
   if (static_cast<gofer::Op>(r.op) == gofer::Op::kSync && r.flags == 2) r.flags = 1;
   std::string name, data = g.Bytes(g.Below(3) == 0 ? g.Below(300) : 0);
-  if (static_cast<gofer::Op>(r.op) == gofer::Op::kWalk && g.Below(4) != 0) {
+  bool names = static_cast<gofer::Op>(r.op) == gofer::Op::kWalk || static_cast<gofer::Op>(r.op) == gofer::Op::kLookUp;
+  if (names && g.Below(4) != 0) {
     data.clear();
-    for (uint32_t i = 0; i < r.count % 20; ++i) {
+    if (static_cast<gofer::Op>(r.op) == gofer::Op::kLookUp && g.Below(4) == 0) r.count = 60 + g.Below(8);
+    for (uint32_t i = 0; i < r.count % 80; ++i) {
       std::string one = g.Below(2) == 0 ? "file" : g.Bytes(g.Below(6));
       uint16_t length = static_cast<uint16_t>(g.Below(10) == 0 ? g.Number() : one.size());
       name.append(reinterpret_cast<const char*>(&length), sizeof length).append(one);
@@ -150,6 +152,59 @@ TEST(ProtocolFuzz, TheGoferSurvivesAHostileSentry) {
   EXPECT_EQ(2, outside);  // "outside" and "root"
 }
 
+// `count` copies of a descriptor, however many that is.
+bool SendWithFds(int socket, std::span<iovec> parts, size_t count) {
+  alignas(cmsghdr) char control[CMSG_SPACE(253 * sizeof(int))] = {};
+  msghdr message = {};
+  message.msg_iov = parts.data();
+  message.msg_iovlen = parts.size();
+  if (count != 0) {
+    message.msg_control = control;
+    message.msg_controllen = CMSG_SPACE(count * sizeof(int));
+    cmsghdr* c = CMSG_FIRSTHDR(&message);
+    c->cmsg_level = SOL_SOCKET;
+    c->cmsg_type = SCM_RIGHTS;
+    c->cmsg_len = CMSG_LEN(count * sizeof(int));
+    memset(CMSG_DATA(c), 0, count * sizeof(int));  // descriptor 0, all of them
+  }
+  return sendmsg(socket, &message, MSG_NOSIGNAL) >= 0;
+}
+
+std::string HostileEntry(Garbage& g) {
+  gofer::DirEntry e = {};
+  std::string name = g.Bytes(1 + g.Below(5));
+  e.name_length = static_cast<uint16_t>(g.Below(10) == 0 ? g.Number() : name.size());
+  e.next = static_cast<int64_t>(g.Number());
+  return std::string(reinterpret_cast<const char*>(&e), sizeof e).append(name);
+}
+
+// Records of a lookup, most of them good; `fds` is how many descriptors they speak of.
+std::string HostileLookUp(Garbage& g, uint32_t count, size_t& fds) {
+  std::string payload;
+  for (uint32_t i = 0; i < count; ++i) {
+    gofer::Found f = {};
+    if (g.Below(50) == 0) g.Fill(f);
+    std::string target;
+    if (g.Below(4) == 0) {
+      f.error = static_cast<int32_t>(g.Below(20) == 0 ? g.Number() : ENOENT);
+    } else {
+      f.handle = g.Below(30) == 0 ? 0 : g.Number() | 1;
+      f.attr.mode = g.Below(3) == 0 ? S_IFLNK | 0777 : S_IFREG | 0644;
+      if (S_ISLNK(f.attr.mode)) target = g.Bytes(g.Below(20));
+      if (g.Below(4) == 0) {
+        f.attr.mode = S_IFDIR | 0755;
+        f.listing = static_cast<uint8_t>(g.Below(20) == 0 ? g.Number() : 2 * g.Below(2) + 1);
+        for (uint64_t n = g.Below(4); n > 0; --n) target += HostileEntry(g);
+      }
+      f.has_fd = static_cast<uint8_t>(g.Below(40) == 0 ? g.Number() : S_ISREG(f.attr.mode) && g.Below(2) == 0);
+      fds += f.has_fd != 0;
+    }
+    f.extra_length = static_cast<uint16_t>(g.Below(40) == 0 ? g.Number() : target.size());
+    payload.append(reinterpret_cast<const char*>(&f), sizeof f).append(target);
+  }
+  return payload;
+}
+
 // What a hostile gofer answers: replies that are right in some places.
 void HostileGofer(int socket, uint64_t seed) {
   Garbage g(seed);
@@ -174,31 +229,37 @@ void HostileGofer(int socket, uint64_t seed) {
       reply.attr.blksize = 4096;
     }
     std::string payload;
+    size_t fds = 0;
     if (static_cast<gofer::Op>(request.op) == gofer::Op::kReaddir && g.Below(4) != 0) {
-      for (uint32_t i = 0; i < reply.count % 8; ++i) {
-        gofer::DirEntry e = {};
-        std::string name = g.Bytes(1 + g.Below(5));
-        e.name_length = static_cast<uint16_t>(g.Below(10) == 0 ? g.Number() : name.size());
-        e.next = static_cast<int64_t>(g.Number());
-        payload.append(reinterpret_cast<const char*>(&e), sizeof e).append(name);
-      }
+      for (uint32_t i = 0; i < reply.count % 8; ++i) payload += HostileEntry(g);
+    } else if (static_cast<gofer::Op>(request.op) == gofer::Op::kLookUp && g.Below(4) != 0) {
+      reply.count = static_cast<uint32_t>(g.Below(20) == 0 ? 0 : 1 + g.Below(request.count + (g.Below(20) == 0)));
+      reply.error = 0;
+      payload = HostileLookUp(g, reply.count, fds);
     } else if (g.Below(2) == 0) {
       payload = g.Bytes(g.Below(6) * sizeof(gofer::WalkStep) + g.Below(40));
     }
-    bool with_fd = g.Below(2) == 0;
-    reply.fd_count = g.Below(20) == 0 ? static_cast<uint16_t>(g.Number()) : with_fd;
+    if (fds == 0) fds = g.Below(2);
+    if (g.Below(30) == 0) fds = g.Below(200);
+    reply.fd_count = static_cast<uint16_t>(g.Below(20) == 0 ? g.Number() : fds);
+    if (g.Below(30) == 0) fds = g.Below(200);
     reply.length = static_cast<uint32_t>(g.Below(30) == 0 ? g.Number() : sizeof reply + payload.size());
     iovec out[2] = {{&reply, g.Below(40) == 0 ? g.Below(sizeof reply) + 1 : sizeof reply},
                     {payload.data(), payload.size()}};
-    if (!gofer::SendPacket(socket, out, with_fd ? 0 : -1).ok()) return;
+    if (!SendWithFds(socket, out, fds)) return;
   }
+}
+
+size_t OpenDescriptors() {
+  return static_cast<size_t>(std::distance(std::filesystem::directory_iterator("/proc/self/fd"), {}));
 }
 
 TEST(ProtocolFuzz, TheSentrySurvivesAHostileGofer) {
   uint64_t seed = Seed();
   Garbage g(seed);
   auto end = steady_clock::now() + kBudget;
-  int calls = 0;
+  int calls = 0, found_files = 0;
+  size_t descriptors = OpenDescriptors();
   while (steady_clock::now() < end) {
     Pair pair;
     std::thread thread([&, s = ++seed] {
@@ -210,7 +271,7 @@ TEST(ProtocolFuzz, TheSentrySurvivesAHostileGofer) {
     RefPtr<GoferClient> client = GoferClient::Create(std::move(sockets)).value();
     for (int i = 0; i < 500 && !client->dead(); ++i, ++calls) {
       std::string_view names[3] = {"a", "b", "c"};
-      switch (g.Below(14)) {
+      switch (g.Below(18)) {
         case 0:
           (void)client->Attach(0);
           break;
@@ -247,6 +308,24 @@ TEST(ProtocolFuzz, TheSentrySurvivesAHostileGofer) {
         case 11:
           (void)client->Unlink(1, "x", 2, false);
           break;
+        case 12:
+        case 13:
+        case 14:
+        case 15: {
+          std::vector<std::string_view> many(1 + g.Below(gofer::kMaxLookUp), "name");
+          uint32_t flags = static_cast<uint32_t>(g.Below(4));
+          auto found = client->LookUp(1, many, flags);
+          if (!found.ok()) break;
+          ASSERT_LE(found->size(), many.size());
+          for (const GoferClient::Found& f : *found) {
+            ASSERT_EQ(f.error == Errno::kOK, f.handle != 0);
+            ASSERT_TRUE(f.target.empty() || S_ISLNK(f.attr.mode));
+            ASSERT_TRUE(!f.fd.valid() || ((flags & gofer::kDonate) != 0 && S_ISREG(f.attr.mode)));
+            ASSERT_TRUE(!f.listing.at_end || ((flags & gofer::kList) != 0 && S_ISDIR(f.attr.mode)));
+            found_files += f.fd.valid();
+          }
+          break;
+        }
         default: {
           Result<GoferClient::Listing> listing = client->Readdir(1, 0);
           if (!listing.ok()) break;
@@ -261,7 +340,9 @@ TEST(ProtocolFuzz, TheSentrySurvivesAHostileGofer) {
     client.reset();
     thread.join();
   }
-  printf("%d calls\n", calls);
+  printf("%d calls, %d descriptors\n", calls, found_files);
+  EXPECT_GT(found_files, 0);
+  EXPECT_EQ(descriptors, OpenDescriptors());
 }
 
 }  // namespace

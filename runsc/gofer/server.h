@@ -86,6 +86,8 @@ class Server {
   Result<RefPtr<Node>> StdioOf(Handle handle) const;
   // Opens `name` of `dir` as O_PATH, makes a node and puts handle and attributes into `step`.
   Result<RefPtr<Node>> LookUp(const Node& dir, const char* name, WalkStep& step);
+  // Puts the listing of `dir` at `to`, and what it is into `found`, unless it is long.
+  void ListShort(const Node& dir, Found& found, std::span<std::byte> to);
   // Gives a new object (`fd` O_PATH) its owner and mode and makes a node.
   Result<void> Adopt(const Node& dir, ScopedFd fd, const Request& request, Outgoing& out);
   Result<void> AdoptFile(const Node& dir, ScopedFd file, const Request& request, Outgoing& out);

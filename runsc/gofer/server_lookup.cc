@@ -122,7 +122,9 @@ Result<void> Server::Walk(const Incoming& in, Outgoing& out) {
 
 Result<void> Server::LookUpNames(const Incoming& in, Outgoing& out) {
   const Request& r = in.request;
-  if (r.count == 0 || r.count > kMaxLookUp || !in.data.empty() || (r.flags & ~uint32_t{kDonate}) != 0) return kEINVAL;
+  if (r.count == 0 || r.count > kMaxLookUp || !in.data.empty() || (r.flags & ~uint32_t{kDonate | kList}) != 0) {
+    return kEINVAL;
+  }
   std::string_view names[kMaxLookUp];
   std::string_view rest = in.name;
   for (uint32_t i = 0; i < r.count; ++i) names[i] = TRY(NextName(rest));
@@ -144,7 +146,12 @@ Result<void> Server::LookUpNames(const Incoming& in, Outgoing& out) {
       found.handle = step.handle;
       found.attr = step.attr;
       if ((*node)->type() == S_IFLNK) {
-        found.target_length = static_cast<uint16_t>(ReadTarget(**node, step.attr, at + sizeof found));
+        found.extra_length = static_cast<uint16_t>(ReadTarget(**node, step.attr, at + sizeof found));
+      }
+      // Listings take the room that records do not need.
+      size_t taken = out.payload_size + (r.count - out.reply.count) * sizeof(Found) + kMaxTarget;
+      if ((r.flags & kList) != 0 && (*node)->is_dir() && taken < kMaxPayload) {
+        ListShort(**node, found, {at + sizeof found, kMaxPayload - taken});
       }
       if ((r.flags & kDonate) != 0 && (*node)->type() == S_IFREG) {
         Result<ScopedFd> file = Reopen(**node, O_RDONLY);
@@ -157,7 +164,7 @@ Result<void> Server::LookUpNames(const Incoming& in, Outgoing& out) {
       found.error = static_cast<int32_t>(node.error());
     }
     memcpy(at, &found, sizeof found);
-    out.payload_size += sizeof found + found.target_length;
+    out.payload_size += sizeof found + found.extra_length;
     ++out.reply.count;
   }
   return {};

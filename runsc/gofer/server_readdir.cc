@@ -72,7 +72,65 @@ class FoldingCheck {
   bool tried_ = false, folds_ = false, beyond_ascii_ = false;
 };
 
+struct Record {
+  KernelDirent head;
+  std::string_view name;
+};
+
+// The record at `at`, which moves on.
+Record NextRecord(const char* buffer, long& at) {
+  Record record;
+  memcpy(&record.head, buffer + at, sizeof record.head);
+  const char* name = buffer + at + kDirentNameOffset;
+  record.name = {name, strnlen(name, record.head.reclen - kDirentNameOffset)};
+  at += record.head.reclen;
+  return record;
+}
+
+// The record as the protocol has it, of the directory `dir`; its size, 0 when it does not fit.
+size_t Append(const Record& record, const Attr& dir, std::span<std::byte> to) {
+  DirEntry entry = {};
+  if (sizeof entry + record.name.size() > to.size()) return 0;
+  entry.ino = record.head.ino;
+  entry.next = record.head.off;
+  entry.dev_major = dir.dev_major;
+  entry.dev_minor = dir.dev_minor;
+  entry.name_length = static_cast<uint16_t>(record.name.size());
+  entry.type = record.head.type;
+  memcpy(to.data(), &entry, sizeof entry);
+  memcpy(to.data() + sizeof entry, record.name.data(), record.name.size());
+  return sizeof entry + record.name.size();
+}
+
 }  // namespace
+
+void Server::ListShort(const Node& dir, Found& found, std::span<std::byte> to) {
+  to = to.first(std::min(to.size(), kMaxListed));
+  // A directory of that size has more names than fit, or had them once.
+  if (dir.kind() == Node::Kind::kSealed || found.attr.size > 4 * kMaxListed) return;
+  // Nobody has asked for this listing: no trace of it.
+  Result<ScopedFd> stream = OpenBeneath(dir.fd(), ".", O_RDONLY | O_DIRECTORY | O_NOATIME, 0);
+  if (!stream.ok()) return;
+  FoldingCheck folding(dir.fd());
+  alignas(8) char buffer[kMaxListed];
+  size_t size = 0;
+  for (;;) {
+    long n = syscall(SYS_getdents64, stream->get(), buffer, sizeof buffer);
+    if (n < 0) return;
+    if (n == 0) break;
+    for (long at = 0; at < n;) {
+      Record record = NextRecord(buffer, at);
+      if (record.name.size() > kMaxName) continue;
+      folding.See(record.name);
+      size_t one = Append(record, found.attr, to.subspan(size));
+      if (one == 0) return;
+      size += one;
+    }
+  }
+  bool exact = ListsEveryName(dir.fd()) && !folding.MayFold();
+  found.listing = static_cast<uint8_t>(uint64_t{kAtEnd} | (exact ? uint64_t{kExact} : 0));
+  found.extra_length = static_cast<uint16_t>(size);
+}
 
 Result<void> Server::Readdir(const Incoming& in, Outgoing& out) {
   RefPtr<Node> node = TRY(NodeOf(in.request.handle));
@@ -114,25 +172,13 @@ Result<void> Server::Readdir(const Incoming& in, Outgoing& out) {
       node->stream.Reset();
     }
     for (long at = 0; at < n;) {
-      KernelDirent head;
-      memcpy(&head, buffer + at, sizeof head);
-      const char* name = buffer + at + kDirentNameOffset;
-      size_t length = strnlen(name, head.reclen - kDirentNameOffset);
-      node->stream_position = head.off;
-      at += head.reclen;
-      if (length > kMaxName) continue;  // longer than a Linux program can say
-      folding.See({name, length});
-      DirEntry entry = {};
-      entry.ino = head.ino;
-      entry.next = head.off;
-      entry.dev_major = attr.dev_major;
-      entry.dev_minor = attr.dev_minor;
-      entry.name_length = static_cast<uint16_t>(length);
-      entry.type = head.type;
-      if (out.payload_size + sizeof entry + length > kMaxPayload) return kEIO;
-      memcpy(out.payload.data() + out.payload_size, &entry, sizeof entry);
-      memcpy(out.payload.data() + out.payload_size + sizeof entry, name, length);
-      out.payload_size += sizeof entry + length;
+      Record record = NextRecord(buffer, at);
+      node->stream_position = record.head.off;
+      if (record.name.size() > kMaxName) continue;  // longer than a Linux program can say
+      folding.See(record.name);
+      size_t size = Append(record, attr, out.payload.subspan(out.payload_size));
+      if (size == 0) return kEIO;
+      out.payload_size += size;
       ++out.reply.count;
     }
   }
