@@ -271,7 +271,7 @@ bool TaskExit::NotifyParent(ThreadGroup& group, DeferredSignals& signals) {
 }
 
 void TaskExit::AnnounceEnd(ThreadGroup& group, DeferredSignals& signals, std::vector<RefPtr<RefCounted>>& dropped) {
-  if (group.traced_zombies_ != 0) return;
+  if (group.traced_zombies_ != 0 || group.reaped_) return;
   const Task* tracer = group.leader_->trace_.tracer;
   if (tracer == nullptr) {
     if (NotifyParent(group, signals)) ReleaseLocked(group, dropped);

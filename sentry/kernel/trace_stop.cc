@@ -40,6 +40,12 @@ void TraceStop::TakeTrapFlag(Task& t) {
   if (std::exchange(t.trace_.trap_flag, false)) t.regs_.gp.eflags &= ~kTrapFlag;
 }
 
+void TraceStop::GiveTrapFlag(Task& t) {
+  if ((t.regs_.gp.eflags & kTrapFlag) != 0) return;
+  t.regs_.gp.eflags |= kTrapFlag;
+  t.trace_.trap_flag = true;
+}
+
 bool TraceStop::Begin(Task& t, const Report& r, const SigInfo* info) {
   TraceState& s = t.trace_;
   Result<ExtendedState> extended = t.context_->GetExtendedState();
@@ -86,10 +92,7 @@ int TraceStop::End(Task& t, SigInfo* info) {
   if (std::exchange(s.extended_changed, false)) (void)t.context_->SetExtendedState(s.extended);
   s.extended.clear();
   t.interrupted_call_ = IsRestart(t.regs_);
-  if (s.Has(TraceState::kStep) && (t.regs_.gp.eflags & kTrapFlag) == 0) {
-    t.regs_.gp.eflags |= kTrapFlag;
-    s.trap_flag = true;
-  }
+  if (s.Has(TraceState::kStep)) GiveTrapFlag(t);
   return signo;
 }
 
@@ -142,7 +145,11 @@ void TraceStop::Call(Task& t) {
   if (!emulate && static_cast<int32_t>(gp.orig_rax) != -1) syscall_entry(t);
   if (t.exit_requested_ || !Settle(t)) return;
   if (s.Has(TraceState::kStep)) {
-    if (!s.Has(TraceState::kEmulate)) t.ForceSignal(FaultSigInfo(SIGTRAP, TRAP_BRKPT, gp.rip));
+    if (s.Has(TraceState::kEmulate)) {
+      GiveTrapFlag(t);  // the step is the next instruction
+    } else {
+      t.ForceSignal(FaultSigInfo(SIGTRAP, TRAP_BRKPT, gp.rip));
+    }
   } else if (s.Has(TraceState::kSyscallStops)) {
     CallStop(t, abi::kEventMessageExit);
   }

@@ -46,6 +46,7 @@ class TraceStop {
   static void CallStop(Task& t, uint64_t which);
   // Makes the registers complete. False: the task ends.
   static bool Settle(Task& t);
+  static void GiveTrapFlag(Task& t);
   static bool Begin(Task& t, const Report& report, const SigInfo* info);
   static void TellTracer(Task& t, int code, int why);
   static int End(Task& t, SigInfo* info);

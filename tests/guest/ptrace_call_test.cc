@@ -268,6 +268,24 @@ TEST_F(StepTest, FromCallStopToItsEnd) {
   EXPECT_EQ(Offset(t), 8u);
   EXPECT_EQ(t.Regs().rax, static_cast<unsigned long>(t.pid()));
 }
+TEST_F(StepTest, EmulatingCalls) {
+  constexpr long kSysemuSinglestep = 32;
+  Tracee t([] {});
+  Enter(t);
+  ASSERT_EQ(t.Go(kSysemuSinglestep), Stopped(SIGTRAP));
+  EXPECT_EQ(Offset(t), 1u);
+  ASSERT_EQ(t.Go(kSysemuSinglestep), Stopped(SIGTRAP));
+  EXPECT_EQ(Offset(t), 6u);
+  ASSERT_EQ(t.Go(kSysemuSinglestep), kCallStop);
+  EXPECT_EQ(Offset(t), 8u);
+  user_regs_struct regs = t.Regs();
+  EXPECT_EQ(static_cast<long>(regs.rax), -ENOSYS);
+  regs.rax = 41;
+  t.SetRegs(regs);
+  ASSERT_EQ(t.Go(kSysemuSinglestep), Stopped(SIGTRAP));
+  EXPECT_EQ(Offset(t), 10u);
+  EXPECT_EQ(t.Regs().rbx, 41u);
+}
 TEST_F(StepTest, IntoAHandler) {
   Tracee t([] {
     ScopedAction usr1(SIGUSR1, SignalLog::Record);
