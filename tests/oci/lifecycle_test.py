@@ -155,5 +155,29 @@ class KilledProcess(harness.RunscTest):
                 self.expect_nothing_left()
 
 
+class StoppedProcess(harness.RunscTest):
+    """SIGSTOP and SIGCONT of every process of a sandbox, as a debugger or a freezer does it: the guest goes on."""
+
+    def test_all(self):
+        out = self.directory / "out"
+        script = "i=0; while [ $i -lt 30 ]; do /bin/sleep 0.05; i=$((i+1)); done; echo alive"
+        with open(out, "wb") as sink:
+            command = subprocess.Popen(self.command("do", "--", "/bin/sh", "-c", script), stdin=subprocess.DEVNULL, stdout=sink,
+                                       start_new_session=True)
+            self.background.append(command)
+            time.sleep(0.3)
+            for _ in range(10):
+                pids = [pid for pid in harness.descendants() if pid != command.pid]
+                for sent in (signal.SIGSTOP, signal.SIGCONT):
+                    for pid in pids:
+                        try:
+                            os.kill(pid, sent)
+                        except ProcessLookupError:
+                            pass
+                    time.sleep(0.03)
+            self.assertEqual(command.wait(timeout=harness.LIMIT), 0)
+        self.assertEqual(out.read_text(), "alive\n")
+
+
 if __name__ == "__main__":
     unittest.main(verbosity=2)
