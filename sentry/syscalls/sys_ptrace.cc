@@ -292,7 +292,9 @@ Result<int64_t> SysPtrace(Task& t, uint64_t request, int pid, GuestAddr addr, ui
       return 0;
     case PTRACE_KILL:
       if (!TraceLink::Traces(t, *target)) return kESRCH;
-      (void)target->SendSignal(UserSigInfo(SIGKILL, SI_USER, t.tgid(), t.user_ns().FromKuid(t.cred().uid)), true);
+      // As kill(2): the init of a namespace is not killed from within.
+      (void)target->SendSignal(UserSigInfo(SIGKILL, SI_USER, t.tgid(), t.user_ns().FromKuid(t.cred().uid)),
+                               t.TgidIn(*target->pid_ns()) == 0);
       return 0;
     default:
       break;

@@ -60,6 +60,20 @@ TEST(PtraceAccess, NotDumpable) {
   EXPECT_OK(Ptrace(PTRACE_SEIZE, child)) << "root may";
   End(child);
 }
+TEST(PtraceAccess, InitIsNotKilledFromWithin) {
+  EXPECT_TRUE(PassesInChild([] {
+    ASSERT_OK(unshare(CLONE_NEWPID));
+    EXPECT_TRUE(PassesInChild([] {
+      ASSERT_EQ(getpid(), 1);
+      EXPECT_TRUE(PassesInChild([] {
+        ASSERT_OK(Ptrace(PTRACE_SEIZE, 1));
+        EXPECT_OK(Ptrace(PTRACE_KILL, 1));
+        ASSERT_OK(Ptrace(PTRACE_INTERRUPT, 1));
+        EXPECT_EQ(NextStatus(1), EventStop(PTRACE_EVENT_STOP));
+      }));
+    }));
+  }));
+}
 TEST(PtraceAccess, TracemeUnderALesserParent) {
   // A privileged child of an unprivileged parent: the parent drops its privileges after the fork.
   int dropped[2];
