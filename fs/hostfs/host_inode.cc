@@ -216,25 +216,56 @@ Result<RefPtr<File>> HostInode::Open(const VfsContext&, const VfsPath& path, Ope
 }
 
 Result<std::string> HostInode::GetXattr(const VfsContext&, std::string_view name) {
-  return host_fs().client().GetXattr(handle_, name);
+  uint64_t before;
+  {
+    MutexLock lock(mu_);
+    if (!name.empty() && missing_xattr_ == name) return kENODATA;
+    before = generation_;
+  }
+  Result<std::string> value = host_fs().client().GetXattr(handle_, name);
+  if (!value.ok() && value.error() == kENODATA) NoteXattrs(name, false, before);
+  return value;
+}
+
+void HostInode::NoteXattrs(std::string_view missing, bool none, uint64_t generation) {
+  if (!host_fs().exclusive()) return;
+  MutexLock lock(mu_);
+  if (generation != generation_) return;
+  if (!missing.empty()) missing_xattr_ = std::string(missing);
+  no_xattrs_ |= none;
+}
+
+void HostInode::XattrsChanged() {
+  MarkStale();
+  MutexLock lock(mu_);
+  missing_xattr_.clear();
+  no_xattrs_ = false;
 }
 
 Result<void> HostInode::SetXattr(const VfsContext&, std::string_view name, std::string_view value, int flags) {
   if (host_fs().read_only_mount()) return kEROFS;
   TRY(host_fs().client().SetXattr(handle_, name, value, flags));
-  MarkStale();
+  XattrsChanged();
   return {};
 }
 
 Result<void> HostInode::RemoveXattr(const VfsContext&, std::string_view name) {
   if (host_fs().read_only_mount()) return kEROFS;
   TRY(host_fs().client().RemoveXattr(handle_, name));
-  MarkStale();
+  XattrsChanged();
   return {};
 }
 
 Result<std::vector<std::string>> HostInode::ListXattr(const VfsContext&) {
-  return host_fs().client().ListXattr(handle_);
+  uint64_t before;
+  {
+    MutexLock lock(mu_);
+    if (no_xattrs_) return std::vector<std::string>();
+    before = generation_;
+  }
+  std::vector<std::string> names = TRY(host_fs().client().ListXattr(handle_));
+  if (names.empty()) NoteXattrs({}, true, before);
+  return names;
 }
 
 Result<RefPtr<Mappable>> HostInode::GetMappable() {

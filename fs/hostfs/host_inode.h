@@ -116,6 +116,10 @@ class HostInode final : public Inode {
   }
   // For the destructor: the object was changed, and may have other names that earlier answers are about.
   bool HasLostChanges() const;
+  // What was found out about extended attributes when generation() was `generation`; `missing`: there is none of that
+  // name.
+  void XattrsChanged();
+  void NoteXattrs(std::string_view missing, bool none, uint64_t generation);
   bool CacheableLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const gofer::Handle handle_;
@@ -133,6 +137,9 @@ class HostInode final : public Inode {
   uint64_t generation_ ABSL_GUARDED_BY(mu_) = 0;  // of changes: an answer that was on its way during one is not kept
   ScopedFd read_fd_ ABSL_GUARDED_BY(mu_), write_fd_ ABSL_GUARDED_BY(mu_);  // see FileOpened
   int open_files_ ABSL_GUARDED_BY(mu_) = 0;
+  // On exclusive mounts: execve asks for one name each time, cp -a lists twice.
+  std::string missing_xattr_ ABSL_GUARDED_BY(mu_);
+  bool no_xattrs_ ABSL_GUARDED_BY(mu_) = false;
   std::shared_ptr<const Listing> listing_ ABSL_GUARDED_BY(mu_);
   std::unique_ptr<DirectoryScan> scan_ ABSL_GUARDED_BY(mu_);  // of the newest listing; outlives it
   uint64_t lookups_unlisted_ ABSL_GUARDED_BY(mu_) = 0;        // since there was no listing

@@ -228,6 +228,25 @@ TEST_P(HostFsTest, APathIsLookedUpAtOnce) {
   }
 }
 
+TEST_P(HostFsTest, MissingExtendedAttributesAreRemembered) {
+  tree_.Write("file", "");
+  RefPtr<Inode> file = vfs().Resolve("/file")->dentry->inode();
+  VfsContext ctx = vfs().ctx();
+  if (!file->SetXattr(ctx, "user.probe", "1", 0).ok()) GTEST_SKIP() << "no user xattrs on /tmp";
+  ASSERT_TRUE(file->RemoveXattr(ctx, "user.probe").ok());
+  EXPECT_EQ(kENODATA, file->GetXattr(ctx, "user.none").error());
+  EXPECT_TRUE(file->ListXattr(ctx)->empty());
+  uint64_t before = gofer_.client().round_trips();
+  EXPECT_EQ(kENODATA, file->GetXattr(ctx, "user.none").error());
+  EXPECT_TRUE(file->ListXattr(ctx)->empty());
+  EXPECT_EQ(GetParam() == HostCache::kExclusive ? 0u : 2u, gofer_.client().round_trips() - before);
+  ASSERT_TRUE(file->SetXattr(ctx, "user.none", "there", 0).ok());
+  EXPECT_EQ("there", file->GetXattr(ctx, "user.none").value());
+  EXPECT_EQ(1u, file->ListXattr(ctx)->size());
+  ASSERT_TRUE(file->RemoveXattr(ctx, "user.none").ok());
+  EXPECT_EQ(kENODATA, file->GetXattr(ctx, "user.none").error());
+}
+
 TEST_P(HostFsTest, IdleDescriptorsAreBounded) {
   size_t files = HostFs::kMaxIdleFiles + 100;
   for (size_t i = 0; i < files; ++i) tree_.Write("f" + std::to_string(i), "x");
