@@ -12,7 +12,7 @@ namespace {
 
 // Guards the shape of all trees: name_, parent_ and pins_. Taken inside of the parents' mu_.
 SharedMutex& TreeLock() {
-  static SharedMutex* mu = new SharedMutex(LockRank::kDentry);
+  static SharedMutex* mu = new SharedMutex(LockRank::kLeaf);
   return *mu;
 }
 
