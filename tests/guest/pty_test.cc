@@ -5,10 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <termios.h>
 #include <unistd.h>
+
+#include <algorithm>
+#include <vector>
 
 #include "tests/guest/support/child.h"
 #include "tests/guest/support/raw_calls.h"
@@ -86,6 +90,10 @@ TEST_F(Pty, NameAndNumber) {
   EXPECT_TRUE(S_ISCHR(st.st_mode));
 }
 TEST_F(Pty, EveryNumberIsAMinor) {
+  rlimit files;
+  ASSERT_OK(getrlimit(RLIMIT_NOFILE, &files));
+  files.rlim_cur = std::min<rlim_t>(files.rlim_max, 4096);
+  ASSERT_OK(setrlimit(RLIMIT_NOFILE, &files));
   std::vector<ScopedFd> masters;
   unsigned number = 0;
   while (number < 2100) {
