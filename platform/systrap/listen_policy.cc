@@ -24,13 +24,20 @@ void ListenPolicy::Begin() {
   listening_ = true;
   calls_ = 0;
   last_look_ = 0;
+  crowded_since_ = 0;
   streak_ = 0;
 }
 
 bool ListenPolicy::GiveUp(Nanos since, Nanos now) {
   const bool preempted = last_look_ > since && now - last_look_ > kPreempted;
   last_look_ = now;
-  return preempted || now - since > (calls_ == 0 ? kFirstPatience : kPatience) || !HasRoom();
+  if (HasRoom()) {
+    crowded_since_ = 0;
+  } else if (crowded_since_ == 0) {
+    crowded_since_ = now;
+  }
+  const bool crowded = crowded_since_ != 0 && now - crowded_since_ > kCrowded;
+  return preempted || crowded || now - since > (calls_ == 0 ? kFirstPatience : kPatience);
 }
 
 void ListenPolicy::End() {

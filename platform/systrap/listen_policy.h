@@ -30,12 +30,14 @@ class ListenPolicy {
  private:
   static constexpr Nanos kFastGap = 12'000;   // of a notified call: most of it is the switch itself
   static constexpr int kStreak = 24;          // fast calls in a row before a session
-  static constexpr Nanos kPatience = 15'000;  // a look without a call
+  static constexpr Nanos kPatience = 40'000;  // a look without a call
   // The thread's CPU may have gone to sleep when the carrier left it: tens of microseconds to wake.
   static constexpr Nanos kFirstPatience = 200'000;
+  // Without a CPU to spare. Shorter is a reader that takes what our guest has written and waits again.
+  static constexpr Nanos kCrowded = 100'000;
   static constexpr Nanos kPreempted = 150'000;                 // between two looks: the CPU was not ours alone
-  static constexpr int kWorth = 100;                           // calls that make a session pay
-  static constexpr int kFirstPause = 64, kMaxPause = 1 << 14;  // fast calls
+  static constexpr int kWorth = 24;                           // calls that make a session pay
+  static constexpr int kFirstPause = 64, kMaxPause = 1 << 12;  // fast calls
 
   // Every fiber that runs could have a CPU for its guest thread and one for its carrier.
   bool HasRoom() const;
@@ -47,6 +49,7 @@ class ListenPolicy {
   int next_pause_ = kFirstPause;
   uint32_t calls_ = 0;  // in this session
   Nanos last_look_ = 0;
+  Nanos crowded_since_ = 0;
 };
 
 }  // namespace moat::systrap_platform
