@@ -61,6 +61,7 @@ Result<void> MemoryManager::BreakCow(PageMap::iterator it, GuestAddr addr, const
   // A copy of its own is quicker, for its pages need not be new. But each is a mapping of the host's: whoever copies
   // neighbours, or much, gets copies that lie side by side as the pages do.
   const auto copied = [&](GuestAddr page) {
+    pages_mu_.AssertHeld();
     PageMap::iterator beside = pages_.Find(page);
     return beside != pages_.end() && beside->second.owned && !beside->second.cow;
   };
