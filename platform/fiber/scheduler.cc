@@ -95,7 +95,8 @@ class Scheduler {
   void MakeReady(Fiber& f);
   // The carrier is about to sleep in the host: what it has made ready must not wait for it.
   void GiveAway(Carrier& carrier);
-  int live() const { return live_.load(std::memory_order_relaxed); }
+  // Who sees a fiber gone also sees all that it did.
+  int live() const { return live_.load(std::memory_order_acquire); }
   int running() const { return running_.load(std::memory_order_relaxed); }
 
  private:
@@ -263,7 +264,7 @@ void Scheduler::RunOne(Fiber* f, SanitizerFiber& carrier) {
       f->sanitizer.Destroy();
       stacks_.Give(f->stack);
       delete f;
-      live_.fetch_sub(1, std::memory_order_relaxed);
+      live_.fetch_sub(1, std::memory_order_release);
       return;
     }
     f->saved = back.fctx;
