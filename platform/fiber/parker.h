@@ -21,6 +21,8 @@ class Parker {
   // Aborts in debug builds when the caller holds a ranked mutex.
   bool Park(Deadline deadline = kNoDeadline);
   void Unpark();
+  // Somebody sleeps here whom nobody has woken yet.
+  bool asleep() const { return permit_.load(std::memory_order_relaxed) >= 2; }
 
  private:
   bool ParkFiber(Fiber& self, Deadline deadline);

@@ -1,8 +1,7 @@
 // MemoryFile: the sandbox's one memfd. All anonymous guest memory and all tmpfs page cache live in it.
 // Offsets are handed out in page multiples, zero-filled, and reference-counted per page; the last
-// reference punches the hole, so the host gets the memory back (but see AllocateToOverwrite). Stubs map ranges of fd(); the sentry
-// reads and writes the same pages through Pointer().
-// Thread-safe. Lock: kMemoryFile.
+// reference punches the hole, so the host gets the memory back (but see AllocateToOverwrite). Stubs map ranges of fd();
+// the sentry reads and writes the same pages through Pointer(). Thread-safe. Lock: kMemoryFile.
 #ifndef MOAT_PLATFORM_MEMORY_MEMORY_FILE_H_
 #define MOAT_PLATFORM_MEMORY_MEMORY_FILE_H_
 

@@ -36,7 +36,7 @@ class ListenPolicy {
   // Without a CPU to spare. Shorter is a reader that takes what our guest has written and waits again.
   static constexpr Nanos kCrowded = 100'000;
   static constexpr Nanos kPreempted = 150'000;                 // between two looks: the CPU was not ours alone
-  static constexpr int kWorth = 24;                           // calls that make a session pay
+  static constexpr int kWorth = 24;                            // calls that make a session pay
   static constexpr int kFirstPause = 64, kMaxPause = 1 << 12;  // fast calls
 
   // Every fiber that runs could have a CPU for its guest thread and one for its carrier.

@@ -120,7 +120,8 @@ class Kernel {
   // --strace: each call with decoded arguments goes to the log.
   std::atomic<bool> trace_syscalls{false};
 
-  // A process has ended: what it left for the next one (MemoryFile::AllocateToOverwrite) goes to the host if none comes.
+  // A process has ended: what it left for the next one (MemoryFile::AllocateToOverwrite) goes to the host if none
+  // comes.
   void TrimMemoryLater();
 
   // Called with a thread group that has just become a zombie; the control server's hook. Set before the first

@@ -172,7 +172,8 @@ char Task::StateLetter() const {
     if (trace_.in_stop) return 't';
     if (signals_.stopped) return 'T';
   }
-  return parked_.load(std::memory_order_relaxed) ? 'S' : 'R';
+  // Who is woken is running for all others, before it has a CPU.
+  return parked_.load(std::memory_order_relaxed) && parker_.asleep() ? 'S' : 'R';
 }
 
 CpuTimes Task::cpu_times() const {

@@ -144,7 +144,12 @@ bool TaskExit::RemoveTask(Task& t) {
     last = group.tasks_.empty();
     exec_task = group.exec_task_;
     // The last thread to end gives the status, unless exit_group or a signal did.
-    if (last || group.exiting()) group.exit_status_.store(t.exit_status_, std::memory_order_relaxed);
+    // This one may have begun to end, with a status of its own, before the group did.
+    if (group.exiting()) {
+      group.exit_status_.store(group.group_exit_status_, std::memory_order_relaxed);
+    } else if (last) {
+      group.exit_status_.store(t.exit_status_, std::memory_order_relaxed);
+    }
     // The others may have been waiting only for this one to stop.
     if (!last) stop_report = group.StopIsCompleteLocked();
     // The last thread's children are handed on when the process ends.

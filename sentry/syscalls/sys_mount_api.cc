@@ -106,7 +106,7 @@ class ConfigFile final : public File {
     request_ = {};
     read_only_.reset();
   }
-  FileSystemType& type_;  // lives for ever
+  FileSystemType& type_;       // lives for ever
   Mutex mu_{LockRank::kFile};  // held over the file system's own
   Phase phase_ ABSL_GUARDED_BY(mu_);
   MountRequest request_ ABSL_GUARDED_BY(mu_);

@@ -289,6 +289,25 @@ TEST(Exit, CodeIsEightBits) {
   EXPECT_EQ(WEXITSTATUS(StatusOf([] { _exit(0x1234); })), 0x34);
   EXPECT_EQ(WEXITSTATUS(StatusOf([] { _exit(-1); })), 255);
 }
+TEST(Exit, GroupStatusOutlivesAThreadThatIsEnding) {
+  for (int round = 0; round < 200; ++round) {
+    ASSERT_EQ(StatusOf([&] {
+                std::atomic<bool> go{false};
+                for (int i = 0; i < 3; ++i) {
+                  std::thread([&] {
+                    while (!go) {
+                    }
+                    syscall(SYS_exit, 0);
+                  }).detach();
+                }
+                go = true;
+                for (volatile int i = 0; i < round % 20 * 5000; i = i + 1) {
+                }
+                syscall(SYS_exit_group, 3);
+              }),
+              3 << 8);
+  }
+}
 TEST(Exit, ExitGroupEndsAllThreads) {
   const int status = StatusOf([] {
     std::thread([] { syscall(SYS_exit_group, 7); }).detach();
