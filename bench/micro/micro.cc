@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <vector>
 
 namespace {
@@ -171,6 +172,53 @@ void ExecTrue() {
 constexpr size_t kBlock = 64 << 10;
 constexpr size_t kBigFile = 64 << 20;
 std::vector<char> block(kBlock, 'b');
+
+// Threads that compute and call in turns, some microseconds each. What is timed is kUnits units of work by any of them:
+// so many that it does not matter when this thread gets to look.
+struct alignas(64) Worker {
+  pthread_t thread;
+  std::atomic<long> units;
+};
+Worker workers[64];
+constexpr long kUnits = 20'000;
+int worker_count, zero_fd;
+std::atomic<bool> workers_end;
+
+void Work(Worker& self) {
+  volatile uint32_t x = 1;
+  char c;
+  while (!workers_end.load(std::memory_order_relaxed)) {
+    for (int i = 0; i < 2000; ++i) x = x * 1664525 + 1013904223;
+    if (read(zero_fd, &c, 1) != 1) Die("read");
+    self.units.fetch_add(1, std::memory_order_relaxed);
+  }
+}
+template <int kThreads>
+void StartWorkers() {
+  zero_fd = Check(open("/dev/zero", O_RDONLY), "/dev/zero");
+  workers_end = false;
+  for (worker_count = 0; worker_count < kThreads; ++worker_count) {
+    Worker& w = workers[worker_count];
+    w.units = 0;
+    if (pthread_create(
+            &w.thread, nullptr, [](void* self) -> void* { return Work(*static_cast<Worker*>(self)), nullptr; }, &w) !=
+        0)
+      Die("pthread_create");
+  }
+}
+void AwaitUnits(long n) {
+  auto done = [] {
+    long sum = 0;
+    for (int i = 0; i < worker_count; ++i) sum += workers[i].units.load(std::memory_order_relaxed);
+    return sum;
+  };
+  for (const long start = done(); done() - start < n * kUnits;) usleep(1000);
+}
+void EndWorkers() {
+  workers_end = true;
+  for (int i = 0; i < worker_count; ++i) pthread_join(workers[i].thread, nullptr);
+  close(zero_fd);
+}
 
 struct Operation {
   const char* name;
@@ -370,6 +418,9 @@ const Operation kOperations[] = {
        close(fd);
        unlink("/tmp/micro-big");
      }},
+    {"busy_threads_1", AwaitUnits, StartWorkers<1>, EndWorkers},
+    {"busy_threads_8", AwaitUnits, StartWorkers<8>, EndWorkers},
+    {"busy_threads_64", AwaitUnits, StartWorkers<64>, EndWorkers},
 };
 
 void Measure(const Operation& op, double budget_ns) {

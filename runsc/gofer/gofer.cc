@@ -9,6 +9,7 @@
 #include <latch>
 #include <thread>
 
+#include "platform/base/own_image.h"
 #include "runsc/gofer/lockdown.h"
 #include "runsc/gofer/server.h"
 #include "runsc/seccomp/filters.h"
@@ -69,6 +70,7 @@ int RunGofer(GoferConfig config) {
   }
   prepared.wait();
   const char* failed = "cannot prepare a thread";
+  DropOwnCode();
   if (error == 0 && config.lock_down) {
     InstallViolationHandler("gofer", config.log_fd);
     if (!kSanitized) error = LoadFilter(kGoferFilter);

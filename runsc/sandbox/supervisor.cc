@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "platform/base/own_image.h"
 #include "runsc/error/error.h"
 
 namespace moat {
@@ -121,6 +122,7 @@ void Supervisor::WaitForSentry() {
 }
 
 int Supervisor::Run() {
+  DropOwnCode();
   while (!exited_ && !died_) {
     pollfd fds[] = {{processes_.sentry.channel.fd(), POLLIN, 0},
                     {stand_in_.fd(), POLLIN, 0},
