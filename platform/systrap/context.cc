@@ -191,7 +191,11 @@ bool SystrapContext::StartListening() {
   }
   *CarrierApart() = this;
   policy_.Begin();
-  if (sched_setaffinity(0, sizeof others, &others) == 0) return true;
+  const Nanos before = MonotonicNow();
+  if (sched_setaffinity(0, sizeof others, &others) == 0) {
+    policy_.OnArrival(MonotonicNow() - before);
+    return true;
+  }
   StopListening();
   return false;
 }

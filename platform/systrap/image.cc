@@ -53,8 +53,10 @@ std::vector<sock_filter> GuestFilter() {
   };
   OnlyFrom(out, SYS_rt_sigreturn, SigreturnAddress(), SECCOMP_RET_TRAP);
   OnlyFrom(out, SYS_futex, WakeAddress(), SECCOMP_RET_USER_NOTIF);
-  for (uint32_t call : {SYS_clone, SYS_fork, SYS_vfork, SYS_clone3, SYS_execve, SYS_execveat, SYS_exit, SYS_exit_group,
-                        SYS_arch_prctl, SYS_sigaltstack}) {
+  // The last ones most often signal the caller itself, whose handler then starts from this frame.
+  for (uint32_t call :
+       {SYS_clone, SYS_fork, SYS_vfork, SYS_clone3, SYS_execve, SYS_execveat, SYS_exit, SYS_exit_group, SYS_arch_prctl,
+        SYS_sigaltstack, SYS_kill, SYS_tkill, SYS_tgkill, SYS_rt_sigqueueinfo, SYS_rt_tgsigqueueinfo}) {
     out.push_back(IfEqual(call, 0, 1));
     out.push_back(Answer(SECCOMP_RET_TRAP));
   }

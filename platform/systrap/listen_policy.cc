@@ -25,11 +25,14 @@ void ListenPolicy::Begin() {
   calls_ = 0;
   last_look_ = 0;
   crowded_since_ = 0;
+  preempted_ = false;
   streak_ = 0;
 }
 
+void ListenPolicy::OnArrival(Nanos took) { preempted_ = took > kPreempted; }
+
 bool ListenPolicy::GiveUp(Nanos since, Nanos now) {
-  const bool preempted = last_look_ > since && now - last_look_ > kPreempted;
+  if (last_look_ > since && now - last_look_ > kPreempted) preempted_ = true;
   last_look_ = now;
   if (HasRoom()) {
     crowded_since_ = 0;
@@ -37,18 +40,18 @@ bool ListenPolicy::GiveUp(Nanos since, Nanos now) {
     crowded_since_ = now;
   }
   const bool crowded = crowded_since_ != 0 && now - crowded_since_ > kCrowded;
-  return preempted || crowded || now - since > (calls_ == 0 ? kFirstPatience : kPatience);
+  return preempted_ || crowded || now - since > (calls_ == 0 ? kFirstPatience : kPatience);
 }
 
 void ListenPolicy::End() {
   if (!listening_) return;
   listening_ = false;
-  if (calls_ >= kWorth) {
+  if (calls_ >= kWorth && !preempted_) {
     next_pause_ = kFirstPause;
     pause_ = 0;
   } else {
     pause_ = next_pause_;
-    next_pause_ = std::min(next_pause_ * 2, kMaxPause);
+    next_pause_ = std::max(next_pause_, std::min(next_pause_ * 2, preempted_ ? kMaxBadPause : kMaxPause));
   }
 }
 

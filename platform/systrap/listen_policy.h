@@ -20,6 +20,8 @@ class ListenPolicy {
   // True: start a session.
   bool OnNotified(Nanos gap);
   void Begin();
+  // The carrier has come to its CPU `took` after it set out.
+  void OnArrival(Nanos took);
   // A call came by the mailbox.
   void OnMailbox() { ++calls_; }
   // Asked while nothing comes: since when, and the time now. True: the session ends.
@@ -38,6 +40,8 @@ class ListenPolicy {
   static constexpr Nanos kPreempted = 150'000;                 // between two looks: the CPU was not ours alone
   static constexpr int kWorth = 24;                            // calls that make a session pay
   static constexpr int kFirstPause = 64, kMaxPause = 1 << 12;  // fast calls
+  // After a session whose CPU was another's too: to move there took milliseconds, and so will the next time.
+  static constexpr int kMaxBadPause = 1 << 15;
 
   // Every fiber that runs could have a CPU for its guest thread and one for its carrier.
   bool HasRoom() const;
@@ -50,6 +54,7 @@ class ListenPolicy {
   uint32_t calls_ = 0;  // in this session
   Nanos last_look_ = 0;
   Nanos crowded_since_ = 0;
+  bool preempted_ = false;  // somebody else wants the CPU
 };
 
 }  // namespace moat::systrap_platform
