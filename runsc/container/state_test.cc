@@ -8,6 +8,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <filesystem>
+
 #include "runsc/container/mount_plan.h"
 #include "runsc/error/error.h"
 
@@ -18,12 +20,11 @@ class StateTest : public testing::Test {
  protected:
   StateTest() {
     char name[] = "/tmp/moat-state-XXXXXX";
-    root_ = std::string(mkdtemp(name)) + "/a/b";
+    directory_ = mkdtemp(name);
+    root_ = directory_ + "/a/b";
   }
-  ~StateTest() override {
-    for (const char* part : {"/x", "", "/..", "/../.."}) rmdir((root_ + part).c_str());
-  }
-  std::string root_;
+  ~StateTest() override { std::filesystem::remove_all(directory_); }
+  std::string directory_, root_;
 };
 
 TEST_F(StateTest, Ids) {
