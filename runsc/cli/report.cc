@@ -1,7 +1,6 @@
 // Where errors and warnings go, and the debug log.
 #include <fcntl.h>
 #include <stdio.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <nlohmann/json.hpp>
@@ -9,19 +8,10 @@
 #include "platform/registry.h"
 #include "runsc/cli/command.h"
 #include "runsc/error/error.h"
+#include "runsc/error/timestamp.h"
 
 namespace moat {
 namespace {
-
-std::string Rfc3339Now() {
-  timespec now;
-  clock_gettime(CLOCK_REALTIME, &now);
-  tm utc;
-  gmtime_r(&now.tv_sec, &utc);
-  char text[40];
-  strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &utc);
-  return fmt::format("{}.{:09}Z", text, now.tv_nsec);
-}
 
 void AppendToLog(const GlobalOptions& global, const char* level, const std::string& message) {
   if (global.log.empty()) return;

@@ -5,25 +5,15 @@
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/utsname.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "runsc/container/console.h"
 #include "runsc/container/mount_plan.h"
 #include "runsc/error/error.h"
+#include "runsc/error/timestamp.h"
 
 namespace moat {
 namespace {
-
-std::string Rfc3339Now() {
-  timespec now;
-  clock_gettime(CLOCK_REALTIME, &now);
-  tm utc;
-  gmtime_r(&now.tv_sec, &utc);
-  char text[40];
-  strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &utc);
-  return fmt::format("{}.{:09}Z", text, now.tv_nsec);
-}
 
 absl::Status CheckTerminal(const oci::Process& process, const CreateOptions& options) {
   // An attached container may use the caller's own terminal.

@@ -218,13 +218,7 @@ Result<uint64_t> MemoryManager::CopyFilePages(const Vma& vma, GuestAddr addr, ui
   const HostPages host = TRY(vma.mappable->Translate(vma.OffsetOf(addr), length, false));
   length = std::min(length, host.range.length());
   if (length == 0) return kENXIO;
-  const bool recycled = length <= MemoryFile::kMaxRecycled;
-  if (recycled) {
-    copy = TRY(env_.memory->AllocateToOverwrite(length, MemoryKind::kAnonymous));
-  } else {
-    MutexLock pages(pages_mu_);
-    copy = TRY(AllocateFor(vma, length));
-  }
+  copy = TRY(env_.memory->AllocateToOverwrite(length, MemoryKind::kAnonymous));
   // The memory is ours alone until a run refers to it, so no lock is needed to fill it. Behind the end of the file are
   // zeros, up to the end of its last page.
   bool filled = true;
@@ -247,8 +241,8 @@ Result<uint64_t> MemoryManager::CopyFilePages(const Vma& vma, GuestAddr addr, ui
       const ssize_t got = preadv2(host.fd, &piece, 1, static_cast<off_t>(host.range.start + done), 0);
       filled = got >= 0;
       const size_t missing = n - static_cast<size_t>(std::max<ssize_t>(got, 0));
-      if (filled && recycled && missing != 0) filled = SafeZero(*to + got, missing) == missing;
-      if (!filled || (!recycled && missing != 0)) break;
+      if (filled && missing != 0) filled = SafeZero(*to + got, missing) == missing;
+      if (!filled) break;
     }
     done += n;
   }

@@ -5,7 +5,6 @@
 
 #include <charconv>
 
-#include "sentry/procfs/path_text.h"
 #include "sentry/procfs/task_files.h"
 
 namespace moat::proc {
@@ -32,25 +31,13 @@ RefPtr<File> FileOf(Task& task, int fd, bool* cloexec = nullptr) {
   return table ? table->Get(fd, cloexec) : nullptr;
 }
 
-class FdLink final : public TaskOwned<PseudoInode> {
+class FdLink final : public TaskFileLink {
  public:
   FdLink(ProcFs& fs, RefPtr<Task> task, int fd, uint32_t mode)
-      : TaskOwned(fs, task, S_IFLNK, FdIno(kFdInoBase, *task, fd), mode), fd_(fd) {}
-  Result<VfsPath> FollowMagicLink(const VfsContext& ctx) override {
-    TRY(CheckTaskAccess(ctx, *task_));
-    RefPtr<File> file = FileOf(*task_, fd_);
-    if (!file) return kENOENT;
-    return file->path();
-  }
-  Result<std::string> Readlink(const VfsContext& ctx) override {
-    TRY(CheckTaskAccess(ctx, *task_));
-    RefPtr<File> file = FileOf(*task_, fd_);
-    if (!file) return kENOENT;
-    return PathText(ctx, file->path());
-  }
-  Result<RefPtr<File>> Open(const VfsContext&, const VfsPath&, OpenFlags) override { return kELOOP; }
+      : TaskFileLink(fs, task, S_IFLNK, FdIno(kFdInoBase, *task, fd), mode), fd_(fd) {}
 
  private:
+  RefPtr<File> Find() override { return FileOf(*task_, fd_); }
   const int fd_;
 };
 

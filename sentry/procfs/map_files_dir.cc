@@ -5,7 +5,6 @@
 #include <charconv>
 
 #include "fs/vfs/file.h"
-#include "sentry/procfs/path_text.h"
 #include "sentry/procfs/task_files.h"
 
 namespace moat::proc {
@@ -64,30 +63,21 @@ MappedFile FindFile(Task& task, Range wanted) {
   return found;
 }
 
-class MapFileLink final : public TaskOwned<PseudoInode> {
+class MapFileLink final : public TaskFileLink {
  public:
   MapFileLink(ProcFs& fs, RefPtr<Task> task, Range range, uint32_t mode)
-      : TaskOwned(fs, task, S_IFLNK, kMapFileInoBase | range.start, mode), range_(range) {}
+      : TaskFileLink(fs, task, S_IFLNK, kMapFileInoBase | range.start, mode), range_(range) {}
   // Opening what only a mapping keeps gets round the file's path: for the privileged.
   Result<VfsPath> FollowMagicLink(const VfsContext& ctx) override {
     const UserNamespace& root = *proc_.kernel().root_user_ns();
     if (!ctx.cred.HasCapabilityIn(CAP_SYS_ADMIN, root) && !ctx.cred.HasCapabilityIn(CAP_CHECKPOINT_RESTORE, root)) {
       return kEPERM;
     }
-    TRY(CheckTaskAccess(ctx, *task_));
-    RefPtr<File> file = FindFile(*task_, range_).file;
-    if (!file) return kENOENT;
-    return file->path();
+    return TaskFileLink::FollowMagicLink(ctx);
   }
-  Result<std::string> Readlink(const VfsContext& ctx) override {
-    TRY(CheckTaskAccess(ctx, *task_));
-    RefPtr<File> file = FindFile(*task_, range_).file;
-    if (!file) return kENOENT;
-    return PathText(ctx, file->path());
-  }
-  Result<RefPtr<File>> Open(const VfsContext&, const VfsPath&, OpenFlags) override { return kELOOP; }
 
  private:
+  RefPtr<File> Find() override { return FindFile(*task_, range_).file; }
   const Range range_;
 };
 

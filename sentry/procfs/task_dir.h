@@ -5,6 +5,7 @@
 
 #include "fs/pseudofs/text_file.h"
 #include "sentry/kernel/pidfd.h"
+#include "sentry/procfs/path_text.h"
 #include "sentry/procfs/procfs.h"
 
 namespace moat {
@@ -77,6 +78,25 @@ class TaskOwned : public Base {
   }
   ProcFs& proc_;
   const RefPtr<Task> task_;
+};
+
+// Base of the magic links to a file that the task has open or mapped.
+class TaskFileLink : public TaskOwned<PseudoInode> {
+ public:
+  using TaskOwned::TaskOwned;
+  Result<VfsPath> FollowMagicLink(const VfsContext& ctx) override { return TRY(Target(ctx))->path(); }
+  Result<std::string> Readlink(const VfsContext& ctx) override { return PathText(ctx, TRY(Target(ctx))->path()); }
+  Result<RefPtr<File>> Open(const VfsContext&, const VfsPath&, OpenFlags) override { return kELOOP; }
+
+ private:
+  // Null when the task has it no more.
+  virtual RefPtr<File> Find() = 0;
+  Result<RefPtr<File>> Target(const VfsContext& ctx) {
+    TRY(CheckTaskAccess(ctx, *task_));
+    RefPtr<File> file = Find();
+    if (!file) return kENOENT;
+    return file;
+  }
 };
 
 }  // namespace moat

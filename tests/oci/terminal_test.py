@@ -79,6 +79,11 @@ def on_both(test):
 
 
 class JobControl(TerminalTest):
+    def stop_and_foreground(self, terminal):
+        terminal.type(STOP)
+        self.assertEqual(terminal.order("wait"), TSTP)
+        terminal.order("foreground")
+
     @on_both
     def test_interrupt(self, terminal, prefix):
         terminal.start([*prefix, *CAT])
@@ -134,9 +139,7 @@ class JobControl(TerminalTest):
     def test_stop_and_foreground(self, terminal, prefix):
         terminal.start([*prefix, *CAT])
         for _ in range(3):
-            terminal.type(STOP)
-            self.assertEqual(terminal.order("wait"), TSTP)
-            terminal.order("foreground")
+            self.stop_and_foreground(terminal)
             terminal.type("hello\n")
             terminal.expect("hello\nhello\n")
         terminal.type(END_OF_FILE)
@@ -147,9 +150,7 @@ class JobControl(TerminalTest):
         terminal.start([*prefix, "/bin/sh", "-c", "echo ready; cat | cat; echo end"])
         # A shell that waits in vfork(2) for a child that was stopped before its execve cannot stop itself.
         time.sleep(0.3)
-        terminal.type(STOP)
-        self.assertEqual(terminal.order("wait"), TSTP)
-        terminal.order("foreground")
+        self.stop_and_foreground(terminal)
         terminal.type("hello\n")
         terminal.expect("hello\nhello\n")
         terminal.type(END_OF_FILE)
@@ -173,9 +174,7 @@ class JobControl(TerminalTest):
         terminal.type(INTERRUPT)
         self.assertEqual(terminal.order("wait"), ["killed", signal.SIGINT])
         terminal.start([*prefix, *python(CATCH, str(int(signal.SIGCONT)))])
-        terminal.type(STOP)
-        self.assertEqual(terminal.order("wait"), TSTP)
-        terminal.order("foreground")
+        self.stop_and_foreground(terminal)
         terminal.expect(f"caught {int(signal.SIGCONT)}\n")
         terminal.type(INTERRUPT)
         self.assertEqual(terminal.order("wait"), ["killed", signal.SIGINT])
@@ -285,9 +284,7 @@ class JobControl(TerminalTest):
     def test_only_one_descriptor_is_the_terminal(self, terminal, prefix):
         line = " ".join([*prefix, "sh -c 'echo ready >&2; exec cat' >/dev/null </dev/zero"])
         terminal.start(["/bin/sh", "-c", "exec " + line])
-        terminal.type(STOP)
-        self.assertEqual(terminal.order("wait"), TSTP)
-        terminal.order("foreground")
+        self.stop_and_foreground(terminal)
         terminal.type(INTERRUPT)
         self.assertEqual(terminal.order("wait"), ["killed", signal.SIGINT])
 
@@ -297,9 +294,7 @@ class JobControl(TerminalTest):
         before = " ".join(prefix)
         terminal.start(["/bin/sh", "-c", f"{before} sh -c 'echo ready; exec cat' | cat | {before} cat; echo end"])
         time.sleep(0.3)
-        terminal.type(STOP)
-        self.assertEqual(terminal.order("wait"), TSTP)
-        terminal.order("foreground")
+        self.stop_and_foreground(terminal)
         terminal.type("hello\n")
         terminal.expect("hello\nhello\n")
         terminal.type(END_OF_FILE)
