@@ -95,6 +95,7 @@ TEST(PtraceEvent, ThreadsAreTraced) {
   Tracee t(
       [] {
         std::thread([] {}).join();
+        raise(SIGSTOP);  // a thread that nobody has waited for shows the group's status once there is one
         _exit(3);
       },
       PTRACE_O_TRACECLONE);
@@ -106,7 +107,8 @@ TEST(PtraceEvent, ThreadsAreTraced) {
   // Its end is reported like a process's.
   EXPECT_EQ(NextStatus(thread), Exited(0));
   EXPECT_FAIL(Ptrace(PTRACE_CONT, thread), ESRCH);
-  EXPECT_EQ(t.Wait(), Exited(3));
+  ASSERT_EQ(t.Wait(), Stopped(SIGSTOP));
+  EXPECT_EQ(t.Go(), Exited(3));
 }
 TEST(PtraceEvent, ProcessWaitsForItsThreadsReports) {
   Tracee t(
