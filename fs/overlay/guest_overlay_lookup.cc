@@ -21,7 +21,7 @@ struct GuestOverlayInode::Search {
   bool absolute = false;  // a redirect said so
   bool directories_only;  // something above merges: a file below it is hidden
   bool done = false;      // nothing below this layer counts
-  Lowers found;
+  Lowers found = {};
 };
 
 Result<bool> GuestOverlayInode::IsWhiteout(const VfsContext& ctx, Inode& inode) const {

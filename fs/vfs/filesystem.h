@@ -77,9 +77,9 @@ class FileSystem : public RefCounted {
 
 // One option as fsconfig(2) sets it. `is_flag`: without a value; `place`: FSCONFIG_SET_FD.
 struct MountParameter {
-  std::string key, value;
+  std::string key, value = {};
   bool is_flag = false;
-  VfsPath place;
+  VfsPath place = {};
 };
 
 // mount(2)'s arguments for a new instance.

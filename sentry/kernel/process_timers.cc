@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <climits>
+#include <utility>
 
 #include "sentry/kernel/kernel.h"
 #include "sentry/kernel/thread_group.h"
@@ -131,7 +132,7 @@ void ProcessTimers::OnInterval(int which) {
                             : NextPeriod(expiry, std::max(period, kShortestPeriod), alarm.Now(), &skipped));
   }
   constexpr int kSignals[3] = {SIGALRM, SIGVTALRM, SIGPROF};
-  group_.SendSignal(KernelSigInfo(kSignals[which]));
+  (void)group_.SendSignal(KernelSigInfo(kSignals[which]));
 }
 
 Result<int32_t> ProcessTimers::Create(Task& t, int32_t clock, const abi::SigEvent* given) {
@@ -306,9 +307,9 @@ void ProcessTimers::OnPosix(PosixTimer& timer) {
     target = timer.target;
   }
   if (target) {
-    target->SendSignal(info);
+    (void)target->SendSignal(info);
   } else {
-    group_.SendSignal(info);
+    (void)group_.SendSignal(info);
   }
 }
 
@@ -332,6 +333,7 @@ void ProcessTimers::UpdateCpuLimit() {
   uint64_t soft = group_.rlimits().Soft(RLIMIT_CPU);
   MutexLock lock(mu_);
   bool none = soft > static_cast<uint64_t>(kNoDeadline / kNanosPerSec);
+  cpu_limit_warned_ = false;
   cpu_limit_alarm_->Start(none ? kNoDeadline : static_cast<Nanos>(soft) * kNanosPerSec);
 }
 
@@ -339,12 +341,15 @@ void ProcessTimers::OnCpuLimit() {
   // getrlimit(2): SIGXCPU each second past the soft limit, SIGKILL at the hard one.
   Rlimit limit = group_.rlimits().Get(RLIMIT_CPU);
   Nanos used = group_.cpu_times().total();
+  bool kill = limit.hard <= static_cast<uint64_t>(used / kNanosPerSec);
   {
     MutexLock lock(mu_);
+    // An alarm may be so late that both have passed: the warning still comes first, and time to heed it.
+    const bool warn = !std::exchange(cpu_limit_warned_, true) && limit.soft < limit.hard;
+    kill = kill && !warn;
     cpu_limit_alarm_->Start((used / kNanosPerSec + 1) * kNanosPerSec);
   }
-  bool hard = limit.hard <= static_cast<uint64_t>(used / kNanosPerSec);
-  group_.SendSignal(KernelSigInfo(hard ? SIGKILL : SIGXCPU));
+  (void)group_.SendSignal(KernelSigInfo(kill ? SIGKILL : SIGXCPU));
 }
 
 void ProcessTimers::DeletePosixTimers() {

@@ -84,6 +84,7 @@ class ProcessTimers {
   std::unique_ptr<Alarm> interval_alarms_[3];
   Nanos interval_periods_[3] ABSL_GUARDED_BY(mu_) = {};
   std::unique_ptr<Alarm> cpu_limit_alarm_;
+  bool cpu_limit_warned_ ABSL_GUARDED_BY(mu_) = false;  // SIGXCPU was sent for this limit
   std::map<int32_t, RefPtr<PosixTimer>> timers_ ABSL_GUARDED_BY(mu_);
   int32_t next_id_ ABSL_GUARDED_BY(mu_) = 0;
 };

@@ -237,19 +237,24 @@ TEST(Rseq, CountersPerCpu) {
 TEST(Rseq, MembarrierAborts) {
   if (!(Membarrier(MEMBARRIER_CMD_QUERY) & MEMBARRIER_CMD_PRIVATE_EXPEDITED_RSEQ)) GTEST_SKIP();
   ASSERT_OK(Membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_RSEQ));
-  static volatile int stage = 0;
-  stage = 0;
+  // Each word has one writer: the thread says where it is, this one when to leave.
+  static volatile int inside, aborts, leave;
+  inside = aborts = leave = 0;
   std::thread waiting([] {
-    asm volatile("6:\n" SECTION("%0") "2: movl $1, %1\n 7: cmpl $1, %1\n jne 3f\n pause\n jmp 7b\n 3:\n" WAY_OUT
-                                      "cmpl $2, %1\n jne 6b\n 5:\n"
-                 : "=m"(Own()->rseq_cs), "+m"(stage)
-                 :
+    asm volatile("6:\n" SECTION("%0") "2: movl $1, %1\n 7: cmpl $0, %3\n jne 3f\n pause\n jmp 7b\n 3:\n" WAY_OUT
+                                      "incl %2\n cmpl $0, %3\n je 6b\n 5:\n"
+                 : "=m"(Own()->rseq_cs), "+m"(inside), "+m"(aborts)
+                 : "m"(leave)
                  : "rax", "memory", "cc");
   });
-  while (stage != 1) usleep(100);
-  // Whoever was inside of a section when the call began is not when it returns.
-  EXPECT_OK(Membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED_RSEQ));
-  stage = 2;
+  while (inside == 0) usleep(100);
+  const int before = aborts;
+  // Whoever is inside of a section when the call begins is sent out of it; the thread may just be on its way in.
+  while (aborts == before) {
+    ASSERT_OK(Membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED_RSEQ));
+    usleep(100);
+  }
+  leave = 1;
   waiting.join();
 }
 

@@ -257,8 +257,9 @@ TEST_F(MessageQueue, FullQueue) {
   EXPECT_EQ(sent, 16384 / 40);
 }
 TEST_F(MessageQueue, RemovalWakes) {
+  const pid_t waiting = gettid();
   std::thread remover([&] {
-    usleep(10'000);
+    EXPECT_TRUE(Sleeps(getpid(), waiting));
     msgctl(id_, IPC_RMID, nullptr);
   });
   EXPECT_EQ(Take(0, 0), "!EIDRM");
