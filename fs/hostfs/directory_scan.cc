@@ -69,10 +69,25 @@ DirectoryScan::Step DirectoryScan::Next(std::string_view name,
     step.missing = exact_;
     return step;
   }
+  NoteOrder(entry);
+  step.directory = IsDir(entry);
   step.answer = Take(entry);
   if (!step.answer) step.ahead = Plan(entry, known);
   last_ = entry;
   return step;
+}
+
+void DirectoryScan::NoteOrder(uint32_t entry) {
+  uint32_t from = last_ == kNone ? 0 : last_ + 1;
+  if (entry < from || entry - from > kMaxGap) return;
+  if (!IsDir(entry)) {
+    policy_.plain.Seen();
+    policy_.plain.Used();
+    return;
+  }
+  for (uint32_t between = from; between < entry; ++between) {
+    if (!IsDir(between)) return policy_.plain.Seen();
+  }
 }
 
 bool DirectoryScan::Follows(bool by_name, uint32_t entry, bool& passed) const {
@@ -105,7 +120,9 @@ std::vector<uint32_t> DirectoryScan::Plan(uint32_t entry, absl::FunctionRef<bool
   }
   if (passed) {
     same_kind_ = true;
-  } else if (last_ != kNone && IsDir(last_) != IsDir(entry)) {
+  } else if (last_ == kNone) {
+    same_kind_ = IsDir(entry) && !policy_.plain.MostlyUsed();
+  } else if (IsDir(last_) != IsDir(entry)) {
     same_kind_ = false;
   }
   window_ = window_ == 0 ? policy_.first_window() : std::min(2 * window_, ReadAheadPolicy::kMaxWindow);

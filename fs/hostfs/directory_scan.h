@@ -39,6 +39,7 @@ class DirectoryScan {
   using Answers = std::map<uint32_t, Answer>;  // by index in the listing
   struct Step {
     bool missing = false;          // there is no such name
+    bool directory = false;        // it is listed as a directory
     std::optional<Answer> answer;  // of an earlier batch
     // Else: entries that should be asked for together with the name, which is not among them.
     std::vector<uint32_t> ahead;
@@ -72,6 +73,8 @@ class DirectoryScan {
   // Whether `entry` comes shortly behind the last one; `passed` then says whether entries of the other kind are
   // between.
   bool Follows(bool by_name, uint32_t entry, bool& passed) const;
+  // Learns whether the caller looks up all that is listed, or directories only.
+  void NoteOrder(uint32_t entry);
   std::vector<uint32_t> Plan(uint32_t entry, absl::FunctionRef<bool(const GoferClient::Entry&)> known);
   std::optional<Answer> Take(uint32_t entry);
   const std::shared_ptr<const Listing> listing_;

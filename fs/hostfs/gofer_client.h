@@ -71,8 +71,9 @@ class GoferClient final : public RefCounted {
   // At most gofer::kMaxWalk names. Fails only when nothing could be asked.
   Result<Walked> Walk(gofer::Handle dir, std::span<const std::string_view> names);
   // At most gofer::kMaxLookUp names of one directory; answers the first of them, in order: one or more. `flags`:
-  // gofer::LookUpFlags.
-  Result<std::vector<Found>> LookUp(gofer::Handle dir, std::span<const std::string_view> names, uint32_t flags);
+  // gofer::LookUpFlags. `directories`: a hint, bit i is set when name i is one of a directory.
+  Result<std::vector<Found>> LookUp(gofer::Handle dir, std::span<const std::string_view> names, uint32_t flags,
+                                    uint64_t directories = 0);
   Result<gofer::Attr> GetAttr(gofer::Handle h);
   // `change`: mask, mode, uid, gid, value (size), atime, mtime.
   Result<gofer::Attr> SetAttr(gofer::Handle h, const gofer::Request& change);

@@ -101,13 +101,14 @@ Result<GoferClient::Walked> GoferClient::Walk(gofer::Handle dir, std::span<const
 }
 
 Result<std::vector<GoferClient::Found>> GoferClient::LookUp(gofer::Handle dir, std::span<const std::string_view> names,
-                                                            uint32_t flags) {
+                                                            uint32_t flags, uint64_t directories) {
   if (names.empty() || names.size() > gofer::kMaxLookUp) return kEINVAL;
   std::string packed = TRY(Packed(names));
   Exchange x;
   x.request.handle = dir;
   x.request.count = static_cast<uint32_t>(names.size());
   x.request.flags = flags;
+  x.request.value = directories;
   x.name = packed;
   x.payload = LargeBuffer();
   x.max_fds = (flags & gofer::kDonate) != 0 ? names.size() : 0;

@@ -100,7 +100,7 @@ class HostInode final : public Inode {
   // Lookups on exclusive mounts (host_inode_scan.cc).
   Result<RefPtr<Inode>> LookupAmongSiblings(std::string_view name);
   Result<RefPtr<Inode>> AskWithSiblings(std::string_view name, std::shared_ptr<const Listing> listing,
-                                        std::span<const uint32_t> ahead);
+                                        const DirectoryScan::Step& step);
   bool ListingPaysLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void ReadListing();
   // A lookup ends: `inode` keeps the descriptor or the listing, if there is one.

@@ -1,5 +1,7 @@
 // Lookups on exclusive mounts: the listing answers for names that are not there, and siblings are asked for together
 // (fs/hostfs/directory_scan.h). No lock is held over a round trip: what changed meanwhile is found out afterwards.
+#include <dirent.h>
+
 #include "fs/hostfs/host_inode.h"
 
 namespace moat {
@@ -57,7 +59,7 @@ Result<RefPtr<Inode>> HostInode::LookupAmongSiblings(std::string_view name) {
     }
     if (step.missing) return kENOENT;
     if (used_up) fs.NoAnswers(*this);
-    if (!step.answer) return AskWithSiblings(name, std::move(listing), step.ahead);
+    if (!step.answer) return AskWithSiblings(name, std::move(listing), step);
     DirectoryScan::Answer& answer = *step.answer;
     if (RefPtr<HostInode> inode = fs.InodeOfAnswer(answer.found, answer.asked_at)) {
       return Accept(std::move(inode), answer.found);
@@ -69,15 +71,20 @@ Result<RefPtr<Inode>> HostInode::LookupAmongSiblings(std::string_view name) {
 }
 
 Result<RefPtr<Inode>> HostInode::AskWithSiblings(std::string_view name, std::shared_ptr<const Listing> listing,
-                                                 std::span<const uint32_t> ahead) {
+                                                 const DirectoryScan::Step& step) {
   HostFs& fs = host_fs();
   std::vector<std::string_view> names = {name};
-  for (uint32_t entry : ahead) names.push_back((*listing)[entry].name);
+  uint64_t directories = step.directory ? 1 : 0;
+  for (uint32_t entry : step.ahead) {
+    if ((*listing)[entry].type == DT_DIR) directories |= uint64_t{1} << names.size();
+    names.push_back((*listing)[entry].name);
+  }
   uint64_t asked_at = fs.lost_changes();
-  std::vector<GoferClient::Found> found = TRY(fs.client().LookUp(handle_, names, fs.read_ahead().Flags(names.size())));
+  std::vector<GoferClient::Found> found =
+      TRY(fs.client().LookUp(handle_, names, fs.read_ahead().Flags(names.size()), directories));
   DirectoryScan::Answers answers;
   for (size_t i = 1; i < found.size(); ++i) {
-    answers.try_emplace(ahead[i - 1], DirectoryScan::Answer{std::move(found[i]), asked_at});
+    answers.try_emplace(step.ahead[i - 1], DirectoryScan::Answer{std::move(found[i]), asked_at});
   }
   if (!answers.empty()) {
     {

@@ -24,7 +24,7 @@ inline constexpr int32_t kMaxErrno = 4095;
 inline constexpr size_t kMaxXattrName = 255;        // XATTR_NAME_MAX
 inline constexpr size_t kMaxXattrValue = 64 << 10;  // XATTR_SIZE_MAX, XATTR_LIST_MAX
 inline constexpr uint32_t kMaxWalk = 16;            // components of one walk
-inline constexpr uint32_t kMaxLookUp = 64;          // names of one lookup, and so descriptors of one message
+inline constexpr uint32_t kMaxLookUp = 64;          // names of one lookup, bits of its value, descriptors of its reply
 inline constexpr uint32_t kMaxForget = 512;         // handles of one forget
 
 // A gofer-side object id. 0 is none.
@@ -33,7 +33,8 @@ using Handle = uint64_t;
 enum class Op : uint16_t {
   kAttach = 1,       // value: mount index; handle := root, attr
   kWalk,             // handle: directory, count: components, payload: names; see WalkStep
-  kLookUp,           // handle: directory, count: names, payload: names; flags: kDonate; see Found
+  kLookUp,           // handle: directory, count: names, payload: names; flags: LookUpFlags; value: bit i is set for a
+                     // name that the caller takes for a directory's; see Found
   kGetAttr,          // handle
   kSetAttr,          // handle, mask: kSet*, mode, uid, gid, value: size, atime, mtime; attr := after
   kOpen,             // handle: regular file, flags: O_RDONLY, O_WRONLY or O_RDWR; one fd and attr come back

@@ -43,6 +43,8 @@ class ReadAheadPolicy {
 
   // Regular files that were looked up and then read, directories that were looked up and then listed.
   UseRatio files, directories;
+  // Entries that are no directories, where a caller that goes along a listing came by: whether it looked them up.
+  UseRatio plain;
   // What should come along with a lookup of so many names.
   uint32_t Flags(size_t names) const {
     bool donate = files.MostlyUsed() && waiting_fds() + names <= kMaxWaitingFds;

@@ -16,7 +16,7 @@ class DentryLru {
   void Remove(Dentry* d);
   // Evicts a few unused dentries when the bound is passed. No dentry lock may be held.
   void Shrink();
-  void SetLimitForTesting(size_t limit) { limit_.store(limit, std::memory_order_relaxed); }
+  void SetLimit(size_t limit) { limit_.store(limit, std::memory_order_relaxed); }
   size_t size() const { return size_.load(std::memory_order_relaxed); }
   static constexpr size_t kDefaultLimit = 100'000;
 

@@ -110,12 +110,12 @@ TEST(Walk, SearchPermissionIsNeeded) {
 
 TEST(Walk, EvictionKeepsTheTreeUsable) {
   TestWorld w;
-  DentryLru::Get().SetLimitForTesting(16);
+  DentryLru::Get().SetLimit(16);
   for (int i = 0; i < 200; ++i) ASSERT_EQ(w.Make("f" + std::to_string(i), std::to_string(i)), kOk);
   for (int i = 0; i < 200; ++i) EXPECT_EQ(w.Contents("f" + std::to_string(i)), std::to_string(i));
   for (int i = 0; i < 200; ++i) EXPECT_EQ(w.Stat("none" + std::to_string(i)).error(), kENOENT);
   EXPECT_LT(DentryLru::Get().size(), 400u);
-  DentryLru::Get().SetLimitForTesting(DentryLru::kDefaultLimit);
+  DentryLru::Get().SetLimit(DentryLru::kDefaultLimit);
 }
 
 TEST(Open, FlagsOfOpen) {

@@ -6,8 +6,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "fs/hostfs/gofer_client.h"
 #include "fs/hostfs/host_stdio.h"
+#include "fs/vfs/dentry_lru.h"
 #include "platform/fiber/host_poller.h"
 #include "platform/fiber/timer.h"
 #include "platform/memory/memory_file.h"
@@ -57,6 +60,13 @@ absl::StatusOr<std::unique_ptr<Kernel>> MakeKernel(const BootConfig& config) {
   return *std::move(kernel);
 }
 
+// A cached name of a host file is a descriptor of the gofer's, whose limit is ours; overlays have one for each layer.
+void BoundDentries() {
+  rlimit files;
+  if (getrlimit(RLIMIT_NOFILE, &files) != 0) return;
+  DentryLru::Get().SetLimit(std::min<size_t>(DentryLru::kDefaultLimit, files.rlim_cur / 2));
+}
+
 absl::Status Boot(ContainerState& state) {
   const BootConfig& config = state.config;
   ASSIGN_OR_RETURN(std::unique_ptr<Kernel> kernel, MakeKernel(config));
@@ -73,6 +83,7 @@ absl::Status Boot(ContainerState& state) {
   if (!gofer.ok()) return Failed("connect to the gofer: {}", ErrnoText(gofer.error()));
   state.gofer = *std::move(gofer);
   RegisterTypes(*state.kernel);
+  BoundDentries();
 
   std::vector<ScopedFd> stdio;
   for (int fd = 0; fd < 3; ++fd) stdio.emplace_back(dup(fd));

@@ -34,10 +34,6 @@ void RaiseFileLimits() {
   }
   rlimit limit;
   if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-  // With CAP_SYS_RESOURCE the hard limit goes up too; without, the soft one up to it.
-  rlim_t wanted = limit.rlim_max < (1 << 20) ? (1 << 20) : limit.rlim_max;
-  rlimit raised = {wanted, wanted};
-  if (setrlimit(RLIMIT_NOFILE, &raised) == 0) return;
   limit.rlim_cur = limit.rlim_max;
   setrlimit(RLIMIT_NOFILE, &limit);
 }

@@ -6,7 +6,8 @@
 
 namespace moat::gofer {
 
-// Raises RLIMIT_NOFILE and RLIMIT_FSIZE as far as they go: every object that the sentry knows is a descriptor here.
+// Raises the soft RLIMIT_NOFILE and RLIMIT_FSIZE as far as they go: every object that the sentry knows is a descriptor
+// here. (Who starts the gofer raises the hard one before: runsc/sandbox/confine.cc.)
 void RaiseFileLimits();
 
 // Keeps the capabilities that file access on behalf of the container's root needs, drops all others from all

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "fs/hostfs/protocol.h"
+#include "runsc/gofer/devices.h"
 #include "runsc/gofer/gofer.h"
 #include "runsc/gofer/node.h"
 
@@ -84,16 +85,19 @@ class Server {
   Result<RefPtr<Node>> WritableNode(Handle handle) const;
   Result<RefPtr<Node>> WritableDirectory(Handle handle) const;
   Result<RefPtr<Node>> StdioOf(Handle handle) const;
-  // Opens `name` of `dir` as O_PATH, makes a node and puts handle and attributes into `step`.
-  Result<RefPtr<Node>> LookUp(const Node& dir, const char* name, WalkStep& step);
+  // Opens `name` of `dir` as O_PATH, makes a node and puts handle and attributes into `step`. With `to_list`, a
+  // directory is opened for its listing at once, if it can be.
+  Result<RefPtr<Node>> LookUp(const Node& dir, const char* name, WalkStep& step, bool to_list = false);
   // Puts the listing of `dir` at `to`, and what it is into `found`, unless it is long.
   void ListShort(const Node& dir, Found& found, std::span<std::byte> to);
+  class NamesCheck;  // whether a listing tells all
   // Gives a new object (`fd` O_PATH) its owner and mode and makes a node.
   Result<void> Adopt(const Node& dir, ScopedFd fd, const Request& request, Outgoing& out);
   Result<void> AdoptFile(const Node& dir, ScopedFd file, const Request& request, Outgoing& out);
 
   const std::vector<GoferMount>& mounts_;
   NodeTable nodes_;
+  Devices devices_;
 };
 
 // A name that may be used in a directory: 1..255 bytes, no '/', no NUL, not "." or "..". Zero-terminated.

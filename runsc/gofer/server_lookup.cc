@@ -1,6 +1,5 @@
 // Lookup, attributes, targets: what does not change the host.
 #include <fcntl.h>
-#include <linux/magic.h>
 #include <sys/statfs.h>
 #include <time.h>
 #include <unistd.h>
@@ -11,36 +10,6 @@
 
 namespace moat::gofer {
 namespace {
-
-// Not in <linux/magic.h>.
-constexpr uint64_t kConfigFsMagic = 0x62656570;
-constexpr uint64_t kMqueueMagic = 0x19800202;
-
-// File systems that show the host's kernel and processes rather than files.
-Result<bool> IsKernelInterface(int fd) {
-  struct statfs st;
-  if (fstatfs(fd, &st) != 0) return HostErrno();
-  switch (static_cast<uint64_t>(st.f_type)) {
-    case PROC_SUPER_MAGIC:
-    case SYSFS_MAGIC:
-    case CGROUP_SUPER_MAGIC:
-    case CGROUP2_SUPER_MAGIC:
-    case DEVPTS_SUPER_MAGIC:
-    case DEBUGFS_MAGIC:
-    case TRACEFS_MAGIC:
-    case SECURITYFS_MAGIC:
-    case SELINUX_MAGIC:
-    case BPF_FS_MAGIC:
-    case PSTOREFS_MAGIC:
-    case EFIVARFS_MAGIC:
-    case NSFS_MAGIC:
-    case BINFMTFS_MAGIC:
-    case kConfigFsMagic:
-    case kMqueueMagic:
-      return true;
-  }
-  return false;
-}
 
 // Whether readlink of a symlink leaves its access time alone. A look-up must not change it; on a mount that the guest
 // writes to it could be seen. What mount(8) says of relatime, nanoseconds.
@@ -86,13 +55,18 @@ Result<void> Server::Attach(const Incoming& in, Outgoing& out) {
   return {};
 }
 
-Result<RefPtr<Node>> Server::LookUp(const Node& dir, const char* name, WalkStep& step) {
-  ScopedFd fd = TRY(OpenBeneath(dir.fd(), name, O_PATH | O_NOFOLLOW, 0));
+Result<RefPtr<Node>> Server::LookUp(const Node& dir, const char* name, WalkStep& step, bool to_list) {
+  // Nobody has asked for the listing: no trace of it.
+  Result<ScopedFd> opened =
+      to_list ? OpenBeneath(dir.fd(), name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_NOATIME, 0) : kENOTDIR;
+  const bool listable = opened.ok();
+  if (!listable) opened = OpenBeneath(dir.fd(), name, O_PATH | O_NOFOLLOW, 0);
+  ScopedFd fd = TRY(std::move(opened));
   TRY(ReadAttr(fd.get(), step.attr));
   Node::Kind kind = Node::Kind::kObject;
   uint64_t device = uint64_t{step.attr.dev_major} << 32 | step.attr.dev_minor;
-  if (device != dir.device() && TRY(IsKernelInterface(fd.get()))) kind = Node::Kind::kSealed;
-  auto node = MakeRef<Node>(std::move(fd), step.attr, dir.read_only(), kind);
+  if (device != dir.device() && TRY(devices_.IsKernelInterface(fd.get(), device))) kind = Node::Kind::kSealed;
+  auto node = MakeRef<Node>(std::move(fd), step.attr, dir.read_only(), kind, listable);
   step.handle = nodes_.Insert(node);
   if (step.handle == 0) return kENFILE;
   return node;
@@ -140,7 +114,8 @@ Result<void> Server::LookUpNames(const Incoming& in, Outgoing& out) {
     if (!name.ok()) {
       node = name.error();
     } else if (dir->kind() != Node::Kind::kSealed) {
-      node = LookUp(*dir, name->c_str(), step);
+      const bool directory = (r.value >> out.reply.count & 1) != 0;
+      node = LookUp(*dir, name->c_str(), step, directory && (r.flags & kList) != 0);
     }
     if (node.ok()) {
       found.handle = step.handle;

@@ -1,12 +1,13 @@
 // Directory listings, and whether they tell all that can be looked up.
 #include <fcntl.h>
-#include <linux/magic.h>
-#include <sys/statfs.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cctype>
 #include <cstring>
+#include <optional>
 
 #include "runsc/gofer/server.h"
 
@@ -22,55 +23,22 @@ struct KernelDirent {
 };
 constexpr size_t kDirentNameOffset = 19;
 
-// File systems whose directories list each name that can be looked up. Others have hidden ones (NFS and ZFS snapshots),
-// make objects on lookup (autofs), or nobody knows (FUSE).
-bool ListsEveryName(int fd) {
-  struct statfs st;
-  if (fstatfs(fd, &st) != 0) return false;
-  switch (static_cast<uint64_t>(st.f_type)) {
-    case EXT4_SUPER_MAGIC:
-    case XFS_SUPER_MAGIC:
-    case BTRFS_SUPER_MAGIC:
-    case TMPFS_MAGIC:
-    case OVERLAYFS_SUPER_MAGIC:
-    case SQUASHFS_MAGIC:
-    case EROFS_SUPER_MAGIC_V1:
-      return true;
-  }
-  return false;
+// Whether a directory says that it finds its entries in the other case too (ext4's and tmpfs's casefold); nothing when
+// its file system has no such flags.
+std::optional<bool> SaysFolding(int stream) {
+  int flags = 0;
+  if (ioctl(stream, FS_IOC_GETFLAGS, &flags) != 0) return std::nullopt;
+  return (flags & FS_CASEFOLD_FL) != 0;
 }
 
-// Whether a directory finds its entries by other names too: in the other case (ext4's and tmpfs's casefold, XFS's
-// ascii-ci). The first name with a letter tells. Where there is none, names beyond ASCII are doubtful: theirs is
-// Unicode's folding.
-class FoldingCheck {
- public:
-  explicit FoldingCheck(int dir) : dir_(dir) {}
-  void See(std::string_view name) {
-    if (tried_) return;
-    std::string other(name);
-    for (char& c : other) {
-      bool letter = isalpha(static_cast<unsigned char>(c)) != 0;
-      tried_ |= letter;
-      beyond_ascii_ |= static_cast<unsigned char>(c) >= 0x80;
-      if (letter) c = static_cast<char>(c ^ 0x20);
-    }
-    if (tried_) folds_ = IsSame(std::string(name), other);
-  }
-  bool MayFold() const { return tried_ ? folds_ : beyond_ascii_; }
-
- private:
-  bool IsSame(const std::string& name, const std::string& other) const {
-    Result<ScopedFd> b = OpenBeneath(dir_, other.c_str(), O_PATH | O_NOFOLLOW, 0);
-    if (!b.ok()) return b.error() != kENOENT;
-    Result<ScopedFd> a = OpenBeneath(dir_, name.c_str(), O_PATH | O_NOFOLLOW, 0);
-    Attr attr_a, attr_b;
-    if (!a.ok() || !ReadAttr(a->get(), attr_a).ok() || !ReadAttr(b->get(), attr_b).ok()) return true;
-    return attr_a.ino == attr_b.ino && attr_a.dev_major == attr_b.dev_major && attr_a.dev_minor == attr_b.dev_minor;
-  }
-  const int dir_;
-  bool tried_ = false, folds_ = false, beyond_ascii_ = false;
-};
+bool IsSame(int dir, const std::string& name, const std::string& other) {
+  Result<ScopedFd> b = OpenBeneath(dir, other.c_str(), O_PATH | O_NOFOLLOW, 0);
+  if (!b.ok()) return b.error() != kENOENT;
+  Result<ScopedFd> a = OpenBeneath(dir, name.c_str(), O_PATH | O_NOFOLLOW, 0);
+  Attr attr_a, attr_b;
+  if (!a.ok() || !ReadAttr(a->get(), attr_a).ok() || !ReadAttr(b->get(), attr_b).ok()) return true;
+  return attr_a.ino == attr_b.ino && attr_a.dev_major == attr_b.dev_major && attr_a.dev_minor == attr_b.dev_minor;
+}
 
 struct Record {
   KernelDirent head;
@@ -104,31 +72,74 @@ size_t Append(const Record& record, const Attr& dir, std::span<std::byte> to) {
 
 }  // namespace
 
+// Whether the listing of a directory is exact (gofer::kExact). It must not find its entries by other names: the first
+// one with a letter is tried in the other case. Where there is none, names beyond ASCII are doubtful: theirs is
+// Unicode's folding. One directory that does not fold speaks for its file system (XFS's ascii-ci is the whole file
+// system's), but for those that have a flag (casefold), which each says itself.
+class Server::NamesCheck {
+ public:
+  NamesCheck(Server& server, const Node& dir, int stream)
+      : server_(server),
+        dir_(dir.fd()),
+        device_(dir.device()),
+        known_(server.devices_.NamesOf(dir.fd(), dir.device())),
+        said_(known_.all_listed ? SaysFolding(stream) : std::nullopt) {}
+  void See(std::string_view name) {
+    if (tried_ || !known_.all_listed || (known_.tried && said_)) return;
+    std::string other(name);
+    for (char& c : other) {
+      bool letter = isalpha(static_cast<unsigned char>(c)) != 0;
+      tried_ |= letter;
+      beyond_ascii_ |= static_cast<unsigned char>(c) >= 0x80;
+      if (letter) c = static_cast<char>(c ^ 0x20);
+    }
+    if (!tried_) return;
+    folds_ = IsSame(dir_, std::string(name), other);
+    server_.devices_.NoteFolding(device_, folds_);
+  }
+  bool Exact() const {
+    if (!known_.all_listed || said_.value_or(false)) return false;
+    if (tried_) return !folds_;
+    return known_.tried && said_ ? !known_.folds : !beyond_ascii_;
+  }
+
+ private:
+  Server& server_;
+  const int dir_;
+  const uint64_t device_;
+  const Devices::Names known_;
+  const std::optional<bool> said_;
+  bool tried_ = false, folds_ = false, beyond_ascii_ = false;
+};
+
 void Server::ListShort(const Node& dir, Found& found, std::span<std::byte> to) {
   to = to.first(std::min(to.size(), kMaxListed));
   // A directory of that size has more names than fit, or had them once.
   if (dir.kind() == Node::Kind::kSealed || found.attr.size > 4 * kMaxListed) return;
-  // Nobody has asked for this listing: no trace of it.
-  Result<ScopedFd> stream = OpenBeneath(dir.fd(), ".", O_RDONLY | O_DIRECTORY | O_NOATIME, 0);
-  if (!stream.ok()) return;
-  FoldingCheck folding(dir.fd());
+  Result<ScopedFd> opened = kEBADF;
+  if (!dir.listable()) {
+    // Nobody has asked for this listing: no trace of it.
+    opened = OpenBeneath(dir.fd(), ".", O_RDONLY | O_DIRECTORY | O_NOATIME, 0);
+    if (!opened.ok()) return;
+  }
+  const int stream = dir.listable() ? dir.fd() : opened->get();
+  NamesCheck names(*this, dir, stream);
   alignas(8) char buffer[kMaxListed];
   size_t size = 0;
   for (;;) {
-    long n = syscall(SYS_getdents64, stream->get(), buffer, sizeof buffer);
+    long n = syscall(SYS_getdents64, stream, buffer, sizeof buffer);
     if (n < 0) return;
     if (n == 0) break;
     for (long at = 0; at < n;) {
       Record record = NextRecord(buffer, at);
       if (record.name.size() > kMaxName) continue;
-      folding.See(record.name);
+      names.See(record.name);
       size_t one = Append(record, found.attr, to.subspan(size));
       if (one == 0) return;
       size += one;
     }
   }
-  bool exact = ListsEveryName(dir.fd()) && !folding.MayFold();
-  found.listing = static_cast<uint8_t>(uint64_t{kAtEnd} | (exact ? uint64_t{kExact} : 0));
+  found.listing = static_cast<uint8_t>(uint64_t{kAtEnd} | (names.Exact() ? uint64_t{kExact} : 0));
   found.extra_length = static_cast<uint16_t>(size);
 }
 
@@ -154,7 +165,7 @@ Result<void> Server::Readdir(const Incoming& in, Outgoing& out) {
     if (lseek(node->stream.get(), cookie, SEEK_SET) < 0) return HostErrno();
     node->stream_position = cookie;
   }
-  FoldingCheck folding(node->fd());
+  NamesCheck names(*this, *node, node->stream.get());
   bool at_end = false;
   while (!at_end) {
     // The smallest host record has 24 bytes, ours of that name 36: what is read below always fits.
@@ -175,15 +186,14 @@ Result<void> Server::Readdir(const Incoming& in, Outgoing& out) {
       Record record = NextRecord(buffer, at);
       node->stream_position = record.head.off;
       if (record.name.size() > kMaxName) continue;  // longer than a Linux program can say
-      folding.See(record.name);
+      names.See(record.name);
       size_t size = Append(record, attr, out.payload.subspan(out.payload_size));
       if (size == 0) return kEIO;
       out.payload_size += size;
       ++out.reply.count;
     }
   }
-  bool exact = ListsEveryName(node->fd()) && !folding.MayFold();
-  out.reply.value = (at_end ? uint64_t{kAtEnd} : 0) | (exact ? uint64_t{kExact} : 0);
+  out.reply.value = (at_end ? uint64_t{kAtEnd} : 0) | (names.Exact() ? uint64_t{kExact} : 0);
   return {};
 }
 

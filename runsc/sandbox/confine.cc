@@ -121,13 +121,29 @@ absl::Status SetCapabilities(uint64_t set) {
   return absl::OkStatus();
 }
 
+// The gofer has a descriptor for every file that the sentry knows, the sentry one for each that is open. By the parent:
+// the child, in its own user namespace, has no capability to raise the hard limit.
+void RaiseDescriptorLimit(pid_t child) {
+  rlimit limit;
+  if (prlimit(child, RLIMIT_NOFILE, nullptr, &limit) != 0) return;
+  constexpr rlim_t kWanted = 1 << 20;  // /proc/sys/fs/nr_open, unless someone changed it
+  rlimit raised = {std::max(limit.rlim_max, kWanted), std::max(limit.rlim_max, kWanted)};
+  if (prlimit(child, RLIMIT_NOFILE, &raised, nullptr) == 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  prlimit(child, RLIMIT_NOFILE, &limit, nullptr);
+}
+
+// Makes the descriptor table as large as it will soon be. Once threads share it, the kernel waits for a grace period of
+// RCU, which is ten milliseconds, each time that the table grows.
+void ReserveDescriptors(int any, int count) {
+  rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == 0) return;
+  const int last = static_cast<int>(std::min<rlim_t>(limit.rlim_cur, static_cast<rlim_t>(count))) - 1;
+  if (const int fd = fcntl(any, F_DUPFD_CLOEXEC, last); fd >= 0) close(fd);
+}
+
 void SetLimits() {
-  // Donated files need descriptors; a core file would carry the guest's memory to the host's disk.
-  rlimit files;
-  if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
-    files.rlim_cur = files.rlim_max;
-    setrlimit(RLIMIT_NOFILE, &files);
-  }
+  // A core file would carry the guest's memory to the host's disk.
   rlimit none = {0, 0};
   setrlimit(RLIMIT_CORE, &none);
   setrlimit(RLIMIT_MSGQUEUE, &none);
@@ -151,6 +167,7 @@ absl::StatusOr<ConfinedChild> StartConfined(const Confinement& confinement, absl
   }
   ConfinedChild child{static_cast<pid_t>(pid), ScopedFd(pidfd), std::move(link->first)};
   link->second = Channel();
+  RaiseDescriptorLimit(child.pid);
   absl::Status mapped = WriteMaps(child.pid, confinement.keep_ids);
   if (mapped.ok() && !child.channel.Send(MessageKind::kGo).ok())
     mapped = Failed("the {} ended early", confinement.name);
@@ -178,6 +195,7 @@ absl::Status Confine(const Confinement& confinement, Channel& channel, std::span
   }
   RETURN_IF_ERROR(EnterEmptyRoot());
   SetLimits();
+  ReserveDescriptors(channel.fd(), confinement.descriptors);
   // A session of its own: the terminal's signals go to runsc, which forwards what the guest shall see.
   setsid();
   if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return HostFailed("set no_new_privs");

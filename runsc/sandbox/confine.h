@@ -23,6 +23,7 @@ struct Confinement {
   uint64_t capabilities = 0;  // kept, in the process's own user namespace
   // Receives an O_PATH descriptor of the process's own /proc/self/fd, of a private proc where possible.
   ScopedFd* proc_self_fd = nullptr;
+  int descriptors = 0;  // that it is likely to have open at a time
 };
 
 // Clones the calling (single-threaded) process into new user, mount, pid, ipc, uts, cgroup and net namespaces and runs

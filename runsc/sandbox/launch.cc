@@ -54,7 +54,7 @@ void GoferMain(Channel channel, LaunchPlan& plan, std::vector<ScopedFd>& connect
   ResetSignals();
   GoferConfig config;
   ScopedFd proc_self_fd;
-  Confinement confinement{"moat-gofer", /*keep_ids=*/true, ~uint64_t{0}, &proc_self_fd};
+  Confinement confinement{"moat-gofer", /*keep_ids=*/true, ~uint64_t{0}, &proc_self_fd, /*descriptors=*/16384};
   if (absl::Status s = PlaceStdio(plan.stdio); !s.ok()) Fail(channel, s);
   PlaceLog(plan.boot);
   std::vector<int> keep = {0, 1, 2, plan.boot.log_fd};
@@ -74,7 +74,7 @@ void GoferMain(Channel channel, LaunchPlan& plan, std::vector<ScopedFd>& connect
 
 void SentryMain(Channel channel, LaunchPlan& plan, std::vector<ScopedFd>& connections) {
   ResetSignals();
-  Confinement confinement{"moat-sentry", /*keep_ids=*/false, 0, nullptr};
+  Confinement confinement{"moat-sentry", /*keep_ids=*/false, 0, nullptr, /*descriptors=*/4096};
   if (absl::Status s = PlaceStdio(plan.stdio); !s.ok()) Fail(channel, s);
   PlaceLog(plan.boot);
   std::vector<int> keep = {0, 1, 2, plan.boot.log_fd};

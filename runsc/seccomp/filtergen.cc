@@ -5,6 +5,7 @@
 #include <linux/audit.h>
 #include <linux/falloc.h>
 #include <linux/filter.h>
+#include <linux/fs.h>
 #include <linux/futex.h>
 #include <linux/memfd.h>
 #include <linux/prctl.h>

@@ -57,6 +57,18 @@ class ProcessFields(ConfigTest):
                               setting("process.rlimits", [{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200}, {"type": "RLIMIT_CORE", "soft": 0, "hard": 0}]))
         self.assertEqual(out.split(), ["100", "200", "0"])
 
+    def test_more_files_than_descriptors(self):
+        # The gofer has a descriptor for each file that the sentry remembers: where the limit cannot be raised, it forgets.
+        root = self.bundle() / "rootfs/many"
+        for i in range(3000):
+            path = root / str(i % 30) / str(i)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("x")
+        limited = ["setpriv", "--bounding-set=-sys_resource", "prlimit", "--nofile=2000:2000"]
+        command = self.command
+        self.command = lambda *args: limited + command(*args)
+        self.assertEqual(self.run_script("for i in 1 2 3; do cat /many/*/* | busybox wc -c; done").split(), ["3000"] * 3)
+
     def test_oom_score(self):
         self.assertEqual(self.run_script("cat /proc/self/oom_score_adj", setting("process.oomScoreAdj", 321)), "321\n")
 
