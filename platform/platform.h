@@ -117,6 +117,9 @@ class Context {
   virtual uint64_t identity_generation() { return 0; }
   virtual void Publish(const CallerIdentity& identity, uint64_t generation) {}
   virtual void Withdraw() {}
+  // A hint: the next fault of a store will most likely be answered by AddressSpace::Map of its page, shared, readable
+  // and writable, with `offset` of `fd`.
+  virtual void ExpectCopy(int fd, uint64_t offset) {}
   // Makes the current or next Switch return InterruptEvent soon. Any thread; async-signal-safe.
   virtual void Interrupt() = 0;
   // Where the guest thread may run, from a set that is never empty and within the sandbox's own; before the first call:

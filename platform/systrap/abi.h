@@ -58,6 +58,12 @@
 #define AREA_GID 100
 #define AREA_EGID 104
 #define AREA_LISTENING 108
+#define AREA_COPY_OFFSET 112
+#define AREA_COPY_FD 120
+#define AREA_FAULT_INFO 128
+#define AREA_FAULT_FRAME 136
+#define AREA_FAULT_FS 144
+#define AREA_FAULT_GS 152
 // The mailbox: one cache line but for the last argument.
 #define AREA_STATE 256
 #define AREA_FLAGS 260

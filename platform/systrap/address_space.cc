@@ -94,6 +94,9 @@ bool SystrapAddressSpace::IsJustLocked(const seccomp_data& call) const {
       c.args[1] != ((call.args[1] + kPage - 1) & ~(kPage - 1))) {
     return false;
   }
+  if (c.number == SYS_mmap) {
+    return call.instruction_pointer == CopyAddress() && std::equal(c.args + 2, c.args + 6, call.args + 2);
+  }
   return c.number == SYS_munmap || (c.number == SYS_mprotect && c.args[2] == call.args[2]);
 }
 

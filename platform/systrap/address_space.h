@@ -33,8 +33,9 @@ class SystrapAddressSpace final : public AddressSpace {
   const CallSites& call_sites() const { return call_sites_; }
   pid_t pid() const { return pid_; }
   bool HasPending() const { return pending_.load(std::memory_order_acquire) != 0; }
-  // Whether the queue is nothing but what `call` of the only guest thread asks the kernel for (munmap, mprotect): then
-  // the host can carry out the guest's own call, which spares the agent. Nobody can order anything in between.
+  // Whether the queue is nothing but what `call` of the only guest thread asks the kernel for (munmap, mprotect, or the
+  // handler's mmap): then the host can carry out the thread's own call, which spares the agent. Nobody can order
+  // anything in between.
   bool IsJust(const seccomp_data& call);
   // Takes that operation off the queue.
   bool TakeIfJust(const seccomp_data& call);

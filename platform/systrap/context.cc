@@ -91,6 +91,7 @@ Result<void> SystrapContext::Bind(SystrapAddressSpace& as) {
   space_ = RefPtr<SystrapAddressSpace>(&as);
   thread_->MakeFrame(new_state_ ? *new_state_ : InitialExtendedState());
   thread_->Withdraw();
+  thread_->ExpectCopy(copy_fd_, copy_offset_);
   new_state_.reset();
   tgid_.store(as.pid(), std::memory_order_relaxed);
   tid_.store(thread_->tid(), std::memory_order_release);
@@ -151,6 +152,12 @@ void SystrapContext::Withdraw() {
   MutexLock lock(affinity_mu_);
   identity_generation_.fetch_add(1, std::memory_order_acq_rel);
   if (tid_.load(std::memory_order_relaxed) != 0) thread_->Withdraw();
+}
+
+void SystrapContext::ExpectCopy(int fd, uint64_t offset) {
+  copy_fd_ = fd;
+  copy_offset_ = static_cast<int64_t>(offset);
+  if (thread_ != nullptr) thread_->ExpectCopy(copy_fd_, copy_offset_);
 }
 
 void SystrapContext::Interrupt() {
@@ -237,8 +244,10 @@ Event SystrapContext::Switch(AddressSpace& address_space, Registers& regs) {
     }
     const bool settled = thread_->rseq() == rseq_;
     // What the host could carry out itself: the thread is in that very call, and the host knows of it.
-    const bool in_own_call = !thread_->HasFrame() && !thread_->in_mailbox() && regs.Return() == 0;
-    bool carry_out = settled && in_own_call && as.HasPending() && as.TakeIfJust(thread_->call());
+    const bool in_own_call =
+        thread_->in_copy() || (!thread_->HasFrame() && !thread_->in_mailbox() && regs.Return() == 0);
+    bool carry_out = settled && in_own_call && as.HasPending() &&
+                     (!thread_->in_copy() || thread_->StoreRegisters(regs.gp).ok()) && as.TakeIfJust(thread_->call());
     if (!carry_out && as.HasPending()) {
       if (as.Flush(nullptr).error() == kESRCH) return Died();
       continue;
@@ -252,7 +261,7 @@ Event SystrapContext::Switch(AddressSpace& address_space, Registers& regs) {
       thread_->NoteRseq(rseq_);
     }
     if (std::exchange(listen_next_, false) && StartListening()) thread_->AnnounceListening();
-    if (Result<void> gone = carry_out ? thread_->Continue() : Go(regs); !gone.ok()) [[unlikely]] {
+    if (Result<void> gone = carry_out ? thread_->CarryOut() : Go(regs); !gone.ok()) [[unlikely]] {
       if (gone.error() != kEINVAL) return Died();
       in_guest_.store(false, std::memory_order_seq_cst);
       return FaultEvent{SIGSEGV, SI_KERNEL, 0};  // what the return to user mode would fault on

@@ -24,6 +24,7 @@ class SystrapContext final : public Context {
   uint64_t identity_generation() override { return identity_generation_.load(std::memory_order_acquire); }
   void Publish(const CallerIdentity& identity, uint64_t generation) override;
   void Withdraw() override;
+  void ExpectCopy(int fd, uint64_t offset) override;
   void Interrupt() override;
   void SetAffinity(const CpuSet& cpus) override;
   Result<void> SetRseq(const RseqArea& area) override;
@@ -35,8 +36,8 @@ class SystrapContext final : public Context {
 
   // Whether the thread's own call is all that is queued in `as`: it is carried out when the thread goes on.
   bool CanCarryOut(SystrapAddressSpace& as) const {
-    return space_ == &as && thread_ != nullptr && !thread_->HasFrame() && !thread_->in_mailbox() &&
-           as.IsJust(thread_->call());
+    return space_ == &as && thread_ != nullptr && (thread_->in_copy() || !thread_->HasFrame()) &&
+           !thread_->in_mailbox() && as.IsJust(thread_->call());
   }
 
  private:
@@ -70,6 +71,8 @@ class SystrapContext final : public Context {
     GuestAddr ip = 0;
     uint32_t calls = 0;
   };
+  int copy_fd_ = -1;  // see ExpectCopy
+  int64_t copy_offset_ = -1;
   const int cpus_;
   ListenPolicy policy_;
   bool listen_next_ = false;

@@ -45,7 +45,8 @@ bool GuestThread::WriteArea(uint64_t address, const T& value) {
 void GuestThread::MakeFrame(const ExtendedState& state) {
   frame_ = address_ + kMadeFrame;
   fs_base_ = gs_base_ = 0;
-  in_mailbox_ = sleeping_ = false;
+  in_mailbox_ = in_copy_ = sleeping_ = false;
+  ExpectCopy(-1, -1);
   area_.listening.store(0, std::memory_order_relaxed);
   area_.state.store(MAILBOX_EMPTY, std::memory_order_relaxed);
   abi::UContext uc{};
@@ -71,12 +72,22 @@ void GuestThread::Publish(const CallerIdentity& identity) {
   area_.answers.store(1, std::memory_order_release);
 }
 
-Result<void> GuestThread::Resume() {
+void GuestThread::SetWayBack() {
+  in_copy_ = false;
   area_.fs_base = fs_base_;
   // A guest without a gs base of its own, which is nearly every one, lends it to the thunks.
   area_.gs_base = gs_base_ != 0 ? gs_base_ : address_;
   area_.frame = frame_;
+}
+
+Result<void> GuestThread::Resume() {
+  SetWayBack();
   return listener_.Answer(SYSTRAP_RESUME);
+}
+
+Result<void> GuestThread::CarryOut() {
+  if (in_copy_) SetWayBack();
+  return listener_.Continue();
 }
 
 Result<void> GuestThread::Return(int64_t value) {
@@ -137,11 +148,14 @@ Result<void> GuestThread::Wait() {
     TRY(listener_.Answer(0));
   }
   const seccomp_data& c = listener_.call();
-  if (c.nr != SYSTRAP_ENTER || c.instruction_pointer != EnterAddress()) [[likely]] {
-    frame_ = 0;
-    return {};
+  if (c.nr == SYSTRAP_ENTER && c.instruction_pointer == EnterAddress())
+    return ReadFrame(static_cast<int>(c.args[0]), c.args[1], c.args[2], c.args[3], c.args[4]);
+  if (c.nr == SYS_mmap && c.instruction_pointer == CopyAddress()) [[unlikely]] {
+    in_copy_ = true;
+    return ReadFrame(SIGSEGV, area_.fault_info, area_.fault_frame, area_.fault_fs, area_.fault_gs);
   }
-  return ReadFrame();
+  frame_ = 0;
+  return {};
 }
 
 Result<void> GuestThread::WaitForFrame() {
@@ -154,18 +168,17 @@ Result<void> GuestThread::WaitForFrame() {
   in_mailbox_ = false;
   const seccomp_data& c = listener_.call();
   if (c.nr != SYSTRAP_ENTER || c.instruction_pointer != EnterAddress()) return kESRCH;
-  return ReadFrame();
+  return ReadFrame(static_cast<int>(c.args[0]), c.args[1], c.args[2], c.args[3], c.args[4]);
 }
 
-// From the handler, with signo, siginfo, ucontext, fs base and gs base; or from guest code that jumped there.
-Result<void> GuestThread::ReadFrame() {
-  const seccomp_data& c = listener_.call();
-  frame_ = c.args[2];
-  fs_base_ = c.args[3];
-  gs_base_ = c.args[4] == address_ ? 0 : c.args[4];
+// From the handler; or from guest code that jumped there, so nothing of it is sure. Stub addresses.
+Result<void> GuestThread::ReadFrame(int signo, uint64_t info, uint64_t frame, uint64_t fs_base, uint64_t gs_base) {
+  frame_ = frame;
+  fs_base_ = fs_base;
+  gs_base_ = gs_base == address_ ? 0 : gs_base;
   abi::UContext uc;
-  if (!ReadArea(c.args[1], info_) || !ReadArea(frame_, uc)) return kESRCH;
-  info_.si_signo = static_cast<int>(c.args[0]);
+  if (!ReadArea(info, info_) || !ReadArea(frame_, uc)) return kESRCH;
+  info_.si_signo = signo;
   trapno_ = uc.mcontext.trapno;
   error_code_ = uc.mcontext.err;
   return {};

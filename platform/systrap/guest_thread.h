@@ -29,6 +29,13 @@ class GuestThread {
   // True when all registers are in the frame; false when the thread is in a call of its own.
   bool HasFrame() const { return frame_ != 0; }
   const seccomp_data& call() const { return in_mailbox_ ? mailbox_call_ : listener_.call(); }
+  // With a frame, after a store that faulted: the call is an mmap of one page, which may be what the fault takes.
+  bool in_copy() const { return in_copy_; }
+  // Where the next such call puts its page.
+  void ExpectCopy(int fd, int64_t offset) {
+    area_.copy_fd = static_cast<uint32_t>(fd);
+    area_.copy_offset = offset;
+  }
   // The call came by the mailbox: the host does not know of it.
   bool in_mailbox() const { return in_mailbox_; }
 
@@ -38,8 +45,9 @@ class GuestThread {
 
   // A result for a thread in a call. kESRCH: the thread is gone.
   Result<void> Return(int64_t value);
-  // The host carries the thread's call out, and its result is the call's.
-  Result<void> Continue() { return listener_.Continue(); }
+  // The host carries the thread's call out. In a call of the guest's, its result is the call's; in_copy, the thread
+  // then goes on with what is stored in its frame, or comes back if the host could not.
+  Result<void> CarryOut();
   // For a thread with a frame: on with what is stored there. kESRCH: the thread is gone.
   Result<void> Resume();
   // Waits until the sentry has the thread again. kESRCH: it is gone, or has broken its frame.
@@ -83,7 +91,9 @@ class GuestThread {
  private:
   bool TakeFromMailbox();
   bool IsSleep() const;
-  Result<void> ReadFrame();
+  Result<void> ReadFrame(int signo, uint64_t info, uint64_t frame, uint64_t fs_base, uint64_t gs_base);
+  // What the trampoline needs for the way back to the frame.
+  void SetWayBack();
   template <typename T>
   bool ReadArea(uint64_t address, T& out) const;
   template <typename T>
@@ -95,6 +105,7 @@ class GuestThread {
   Listener listener_;
   seccomp_data mailbox_call_{};
   bool in_mailbox_ = false;
+  bool in_copy_ = false;
   bool sleeping_ = false;  // in SYSTRAP_SLEEP, to be answered with the mailbox's call
   Area& area_;
   const uint64_t address_;  // of the area, in the stub

@@ -12,7 +12,7 @@
 
 extern "C" {
 extern const char systrap_start[], systrap_end[], systrap_zygote[], systrap_handler[];
-extern const char systrap_enter_ip[], systrap_sigreturn_ip[], systrap_wake_ip[];
+extern const char systrap_enter_ip[], systrap_copy_ip[], systrap_sigreturn_ip[], systrap_wake_ip[];
 extern const char systrap_call[], systrap_call_flags[], systrap_call_restored[], systrap_call_end[];
 extern const char systrap_mailbox_posting[], systrap_mailbox[], systrap_mailbox_answered[], systrap_call_slow[];
 extern const char systrap_sleep_ip[];
@@ -105,6 +105,7 @@ const uint8_t* TrampolineBytes(uint64_t address) {
   return reinterpret_cast<const uint8_t*>(systrap_start) + (address - SYSTRAP_TEXT);
 }
 uint64_t EnterAddress() { return Address(systrap_enter_ip); }
+uint64_t CopyAddress() { return Address(systrap_copy_ip); }
 uint64_t SigreturnAddress() { return Address(systrap_sigreturn_ip); }
 uint64_t WakeAddress() { return Address(systrap_wake_ip); }
 uint64_t HandlerAddress() { return Address(systrap_handler); }

@@ -37,6 +37,10 @@ struct Area {
   std::atomic<uint32_t> answers;
   std::atomic<int32_t> tgid, tid, ppid, uid, euid, gid, egid;
   std::atomic<uint32_t> listening;  // 1: the carrier looks at the mailbox
+  // Where in a file the next copy of a page will be, as far as the sentry foresees; negative: nowhere.
+  int64_t copy_offset;
+  uint32_t copy_fd;
+  uint64_t fault_info, fault_frame, fault_fs, fault_gs;  // what the arguments of Enter would be
   alignas(256) std::atomic<uint32_t> state;
   uint32_t flags;   // as `lahf; seto %al` left them in ax
   uint32_t number;  // of the call
@@ -53,6 +57,9 @@ static_assert(offsetof(Area, listening) == AREA_LISTENING && offsetof(Area, stat
 static_assert(offsetof(Area, flags) == AREA_FLAGS && offsetof(Area, number) == AREA_NUMBER);
 static_assert(offsetof(Area, site) == AREA_SITE && offsetof(Area, result) == AREA_RESULT);
 static_assert(offsetof(Area, args) == AREA_ARGS);
+static_assert(offsetof(Area, copy_offset) == AREA_COPY_OFFSET && offsetof(Area, copy_fd) == AREA_COPY_FD);
+static_assert(offsetof(Area, fault_info) == AREA_FAULT_INFO && offsetof(Area, fault_frame) == AREA_FAULT_FRAME);
+static_assert(offsetof(Area, fault_fs) == AREA_FAULT_FS && offsetof(Area, fault_gs) == AREA_FAULT_GS);
 static_assert(offsetof(Area, magic) == AREA_MAGIC && offsetof(Area, answers) == AREA_ANSWERS);
 static_assert(offsetof(Area, tgid) == AREA_TGID && offsetof(Area, ppid) == AREA_PPID);
 static_assert(offsetof(Area, uid) == AREA_UID && offsetof(Area, egid) == AREA_EGID);
@@ -90,6 +97,7 @@ static_assert(offsetof(Mailbox, result) == MAILBOX_RESULT);
 
 // Stub addresses in the trampoline, each behind a `syscall` instruction: what seccomp calls the instruction pointer.
 uint64_t EnterAddress();
+uint64_t CopyAddress();
 uint64_t SigreturnAddress();
 uint64_t WakeAddress();
 // Where thunks go, and the end of that code; see trampoline.S.

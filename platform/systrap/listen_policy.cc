@@ -17,7 +17,7 @@ bool ListenPolicy::OnNotified(Nanos gap) {
     --pause_;
     return false;
   }
-  return ++streak_ >= kStreak && HasRoom();
+  return ++streak_ >= (paid_ ? kShortStreak : kStreak) && HasRoom();
 }
 
 void ListenPolicy::Begin() {
@@ -46,7 +46,8 @@ bool ListenPolicy::GiveUp(Nanos since, Nanos now) {
 void ListenPolicy::End() {
   if (!listening_) return;
   listening_ = false;
-  if (calls_ >= kWorth && !preempted_) {
+  paid_ = calls_ >= kWorth && !preempted_;
+  if (paid_) {
     next_pause_ = kFirstPause;
     pause_ = 0;
   } else {

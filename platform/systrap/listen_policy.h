@@ -32,14 +32,15 @@ class ListenPolicy {
  private:
   static constexpr Nanos kFastGap = 12'000;   // of a notified call: most of it is the switch itself
   static constexpr int kStreak = 24;          // fast calls in a row before a session
+  static constexpr int kShortStreak = 4;      // after a session that paid
   static constexpr Nanos kPatience = 40'000;  // a look without a call
   // The thread's CPU may have gone to sleep when the carrier left it: tens of microseconds to wake.
   static constexpr Nanos kFirstPatience = 200'000;
   // Without a CPU to spare. Shorter is a reader that takes what our guest has written and waits again.
-  static constexpr Nanos kCrowded = 100'000;
-  static constexpr Nanos kPreempted = 150'000;                 // between two looks: the CPU was not ours alone
-  static constexpr int kWorth = 24;                            // calls that make a session pay
-  static constexpr int kFirstPause = 64, kMaxPause = 1 << 12;  // fast calls
+  static constexpr Nanos kCrowded = 400'000;
+  static constexpr Nanos kPreempted = 150'000;             // between two looks: the CPU was not ours alone
+  static constexpr int kWorth = 12;                        // calls that make a session pay
+  static constexpr int kFirstPause = 64, kMaxPause = 256;  // fast calls
   // After a session whose CPU was another's too: to move there took milliseconds, and so will the next time.
   static constexpr int kMaxBadPause = 1 << 15;
 
@@ -49,7 +50,8 @@ class ListenPolicy {
   const int cpus_;
   bool listening_ = false;
   int streak_ = 0;
-  int pause_ = 0;  // fast calls to wait for beyond kStreak
+  bool paid_ = false;  // the last session
+  int pause_ = 0;      // fast calls to wait for beyond kStreak
   int next_pause_ = kFirstPause;
   uint32_t calls_ = 0;  // in this session
   Nanos last_look_ = 0;

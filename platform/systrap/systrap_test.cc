@@ -136,6 +136,74 @@ TEST_F(SystrapTest, ForgedFramesEndTheGuest) {
   ExpectOthersLive();
 }
 
+// A store to a page that is shared for reading, answered with a copy: whether it is the one that the handler asks for,
+// so that the host carries the thread's own call out, or another.
+TEST_F(SystrapTest, CopiesOnWrite) {
+  const uint64_t kPage = 4096, kCopy = 16 * kPage;
+  for (uint64_t expected : {uint64_t{0}, kCopy, kCopy + kPage}) {
+    NewGuest();
+    memory_[kPage] = 7;
+    memset(memory_ + kCopy, 1, kPage);
+    space_->Map(kData, kPage, PROT_READ, true, fd_, kPage);
+    if (expected != 0) context_->ExpectCopy(fd_, expected);
+    Code({0xc6, 0x07, 0x09,        // movb $9, (%rdi)
+          0x8a, 0x47, 0x01,        // mov 1(%rdi), %al
+          0xc6, 0x47, 0x02, 0x08,  // movb $8, 2(%rdi)
+          0x0f, 0x05});
+    regs_.gp.rdi = kData;
+    regs_.gp.rbx = 0x1234;
+    regs_.gp.fs_base = 0x7000;
+    Event event = Run();
+    ASSERT_TRUE(std::holds_alternative<FaultEvent>(event));
+    const FaultEvent& fault = std::get<FaultEvent>(event);
+    EXPECT_EQ(fault.signo, SIGSEGV);
+    EXPECT_EQ(fault.si_code, SEGV_ACCERR);
+    EXPECT_EQ(fault.address, kData);
+    EXPECT_EQ(fault.error_code & 2, 2u);
+    EXPECT_EQ(regs_.gp.rip, kCode);
+    EXPECT_EQ(regs_.gp.rbx, 0x1234u);
+    EXPECT_EQ(regs_.gp.fs_base, 0x7000u);
+    regs_.gp.rbx = 0x4321;  // what the sentry changes holds
+    space_->Map(kData, kPage, PROT_READ | PROT_WRITE, true, fd_, kCopy);
+    ASSERT_TRUE(std::holds_alternative<SyscallEvent>(Run())) << expected;
+    ASSERT_TRUE(context_->Complete(regs_).ok());
+    EXPECT_EQ(regs_.gp.rbx, 0x4321u);
+    EXPECT_EQ(regs_.gp.fs_base, 0x7000u);
+    EXPECT_EQ(memory_[kCopy], 9) << expected;
+    EXPECT_EQ(memory_[kCopy + 2], 8);
+    EXPECT_EQ(memory_[kPage], 7);
+  }
+  // A fault that is answered in no way, and the next one.
+  NewGuest();
+  space_->Map(kData, kPage, PROT_READ, true, fd_, kPage);
+  context_->ExpectCopy(fd_, kCopy);
+  Code({0xc6, 0x07, 0x09, 0x0f, 0x05});
+  regs_.gp.rdi = kData;
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(std::holds_alternative<FaultEvent>(Run()));
+  EXPECT_EQ(memory_[kPage], 7);
+}
+
+// The handler's mmap from guest code, with arguments of its own: what is not ordered does not happen.
+TEST_F(SystrapTest, AForgedCopyMapsNothing) {
+  for (uint64_t address : {uint64_t{SYSTRAP_TEXT}, kData}) {
+    NewGuest();
+    context_->ExpectCopy(fd_, 4096);
+    memory_[8 * 4096] = 1;
+    Code({0x0f, 0x05});
+    regs_.gp.rip = CopyAddress() - 2;
+    regs_.gp.rax = SYS_mmap;
+    regs_.gp.rdi = address;
+    regs_.gp.rsi = 4096;
+    regs_.gp.rdx = PROT_READ | PROT_WRITE;
+    regs_.gp.r10 = MAP_SHARED | MAP_FIXED | MAP_NORESERVE;
+    regs_.gp.r8 = static_cast<uint64_t>(fd_);
+    regs_.gp.r9 = 8 * 4096;
+    // There is no frame where the area's words point to.
+    EXPECT_TRUE(std::holds_alternative<ExitEvent>(Run()));
+  }
+  ExpectOthersLive();
+}
+
 // rt_sigreturn from the trampoline is the one call that a guest thread makes without asking.
 TEST_F(SystrapTest, AForgedSigreturnOnlyChangesTheGuestItself) {
   Code({0x0f, 0x05});

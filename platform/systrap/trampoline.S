@@ -20,6 +20,13 @@
 #define SYS_seccomp 317
 #define SYS_rseq 334
 
+#define SIGSEGV 11
+#define SEGV_ACCERR 2
+// struct siginfo, struct ucontext: uc_mcontext.err, a bit of it
+#define SIGINFO_CODE 8
+#define SIGINFO_ADDRESS 16
+#define UCONTEXT_ERROR 192
+#define PAGE_FAULT_WRITE 2
 #define FUTEX_WAIT 0
 #define FUTEX_WAKE 1
 // CLONE_VM | FS | FILES | SIGHAND | THREAD | SYSVSEM
@@ -44,6 +51,40 @@ systrap_handler:
         andq $-SYSTRAP_AREA_SIZE, %r15
         rdfsbase %r10
         rdgsbase %r8
+// A store to a page that may be read is nearly always copy-on-write. The handler asks for the mapping that the sentry
+// most likely orders for that: then the host carries out this very call, and the agent is spared.
+        cmpl $SIGSEGV, %edi
+        jne systrap_enter
+        cmpl $SEGV_ACCERR, SIGINFO_CODE(%rsi)
+        jne systrap_enter
+        testb $PAGE_FAULT_WRITE, UCONTEXT_ERROR(%rdx)
+        jz systrap_enter
+        movq AREA_COPY_OFFSET(%r15), %r9
+        testq %r9, %r9
+        js systrap_enter
+        movq %rsi, AREA_FAULT_INFO(%r15)
+        movq %rdx, AREA_FAULT_FRAME(%r15)
+        movq %r10, AREA_FAULT_FS(%r15)
+        movq %r8, AREA_FAULT_GS(%r15)
+        movq SIGINFO_ADDRESS(%rsi), %rdi
+        andq $-4096, %rdi
+        movl $4096, %esi
+        movl $3, %edx                   // PROT_READ | PROT_WRITE
+        movl $0x4011, %r10d             // MAP_SHARED | MAP_FIXED | MAP_NORESERVE
+        movl AREA_COPY_FD(%r15), %r8d
+        movl $SYS_mmap, %eax
+        syscall
+        .globl systrap_copy_ip
+systrap_copy_ip:
+        movl $SIGSEGV, %edi
+        movq AREA_FAULT_INFO(%r15), %rsi
+        movq AREA_FAULT_FRAME(%r15), %rdx
+        movq AREA_FAULT_FS(%r15), %r10
+        movq AREA_FAULT_GS(%r15), %r8
+        cmpq $4096, %rax
+        jb systrap_enter_ip             // an answer, as to Enter
+        cmpq $-4095, %rax
+        jb systrap_resume               // an address: mapped
 // The sentry is told where the thread's registers are, and changes them there before it answers.
 systrap_enter:
         movl $SYSTRAP_ENTER, %eax
@@ -52,6 +93,7 @@ systrap_enter:
 systrap_enter_ip:
         cmpl $SYSTRAP_RESUME, %eax
         jne 1f
+systrap_resume:
         movq AREA_FS_BASE(%r15), %rax
         wrfsbase %rax
         movq AREA_GS_BASE(%r15), %rax

@@ -126,7 +126,11 @@ Result<void> TaskCloner::ShareOrCopy(Task& t, Task& child, const CloneRequest& r
     child.mm_ = TRY(t.mm_->Fork(std::move(space), t.context_.get()));
   }
   child.context_ = TRY(t.context_->Clone((f & CLONE_VM) != 0));
-  if ((f & CLONE_VM) == 0) TRY(rseq::Inherit(t, child));
+  if ((f & CLONE_VM) == 0) {
+    TRY(rseq::Inherit(t, child));
+    t.mm_->OfferCopy(*t.context_);
+    child.mm_->OfferCopy(*child.context_);
+  }
 
   child.regs_ = t.regs_;
   child.regs_.SetReturn(0);
@@ -246,32 +250,26 @@ Result<int32_t> TaskCloner::Run(Task& t, const CloneRequest& r) {
   }
 
   const int event = TraceEvent(t, r);
-  // A child that cannot be entered leaves its stub thread again.
-  auto give_up = [&](Errno e) {
-    child->context_->Release();
-    return e;
-  };
-  {
+  const auto enter = [&]() -> Result<void> {
     MutexLock lock(kernel.tree_mutex());
     // fork(2) is restarted after a signal that came before the child exists, so that the child need not get it.
     if (t.HasPendingInterrupt()) {
       MutexLock signal_lock(mine.signal_mu_);
       t.UpdateInterruptLocked();
-      if (t.HasPendingInterrupt()) return give_up(kERESTARTNOINTR);
+      if (t.HasPendingInterrupt()) return kERESTARTNOINTR;
     }
     PidNamespace& ns = *child->pid_ns_for_children_;
     if (!r.set_tid.empty()) {
       const PidNamespace* level = &ns;
       for (size_t i = 0; i < r.set_tid.size(); ++i) {
-        if (level == nullptr) return give_up(kEINVAL);
+        if (level == nullptr) return kEINVAL;
         if (!t.cred().HasCapabilityIn(CAP_SYS_ADMIN, level->owner()) &&
             !t.cred().HasCapabilityIn(CAP_CHECKPOINT_RESTORE, level->owner()))
-          return give_up(kEPERM);
+          return kEPERM;
         level = level->parent();
       }
     }
-    Result<void> linked = LinkLocked(*child, group, &t, ns, r.set_tid);
-    if (!linked.ok()) return give_up(linked.error());
+    TRY(LinkLocked(*child, group, &t, ns, r.set_tid));
     if (event != 0 || (f & CLONE_PTRACE) != 0) TraceLink::InheritLocked(t, *child);
     if (new_process) {
       const bool sibling = (f & CLONE_PARENT) != 0;
@@ -284,6 +282,11 @@ Result<int32_t> TaskCloner::Run(Task& t, const CloneRequest& r) {
                                        std::memory_order_relaxed);
       if (group->parent_ != nullptr) group->parent_->children_.push_back(group);
     }
+    return {};
+  };
+  if (Result<void> entered = enter(); !entered.ok()) {
+    child->context_->Release();  // may wait for the stub thread to leave: not under the lock
+    return entered.error();
   }
 
   RefPtr<Pid> child_id = child->pid();

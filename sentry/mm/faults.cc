@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <utility>
 
 #include "platform/memory/safe_copy.h"
 #include "sentry/mm/memory_manager.h"
@@ -57,7 +58,6 @@ Result<void> MemoryManager::BreakCow(PageMap::iterator it, GuestAddr addr, const
     }
   }
 
-  const GuestAddr start = WindowStart(it->second, addr), end = WindowEnd(it->second, addr);
   // A copy of its own is quicker, for its pages need not be new. But each is a mapping of the host's: whoever copies
   // neighbours, or much, gets copies that lie side by side as the pages do.
   const auto copied = [&](GuestAddr page) {
@@ -65,17 +65,25 @@ Result<void> MemoryManager::BreakCow(PageMap::iterator it, GuestAddr addr, const
     PageMap::iterator beside = pages_.Find(page);
     return beside != pages_.end() && beside->second.owned && !beside->second.cow;
   };
-  const bool lone =
-      it->second.shadow == PageRun::kNoShadow && lone_copies_ < kMaxLoneCopies && !copied(start - 1) && !copied(end);
+  const bool may_be_lone = it->second.shadow == PageRun::kNoShadow && lone_copies_ < kMaxLoneCopies;
+  // After fork, stores go here and there. A program that is just loaded works through its data.
+  const bool one = may_be_lone && donated == nullptr && !copied(addr - 1) && !copied(addr + kPageSize);
+  const GuestAddr start = one ? addr : WindowStart(it->second, addr);
+  const GuestAddr end = one ? addr + kPageSize : WindowEnd(it->second, addr);
+  const bool lone = one || (may_be_lone && !copied(start - 1) && !copied(end));
   uint64_t copy;
-  if (lone) {
+  if (one) {
+    ChooseNextCopy();
+    if (next_copy_ == kNoCopy) return kENOMEM;
+    copy = std::exchange(next_copy_, kNoCopy);
+  } else if (lone) {
     copy = TRY(memory.AllocateToOverwrite(end - start, MemoryKind::kAnonymous)).start;
-    ++lone_copies_;
   } else {
     if (it->second.shadow == PageRun::kNoShadow)
       it->second.shadow = TRY(memory.Allocate(it->second.length(), MemoryKind::kAnonymous)).start;
     copy = it->second.shadow + (start - it->second.start);
   }
+  if (lone) ++lone_copies_;
   // Under the lock although it is a copy: it reads and writes the sandbox's own memory file only, a few pages of
   // it, and two threads that fault on neighbouring pages must not both fill the same copy.
   for (GuestAddr at = start; at < end; at += kPageSize) {
@@ -103,6 +111,12 @@ Result<void> MemoryManager::BreakCow(PageMap::iterator it, GuestAddr addr, const
   MapRun(run);
   pages_.JoinRange(start, end);
   return {};
+}
+
+void MemoryManager::ChooseNextCopy() {
+  if (next_copy_ != kNoCopy) return;
+  Result<FileRange> page = env_.memory->AllocateToOverwrite(kPageSize, MemoryKind::kAnonymous);
+  if (page.ok()) next_copy_ = page->start;
 }
 
 void MemoryManager::WaitForWriters() { writers_.Wait(writers_.Stamp()); }
@@ -224,7 +238,18 @@ FaultOutcome MemoryManager::HandleFault(const FaultEvent& event, const MmLimits&
   }
   // The host refuses more mappings: the guest cannot go on here.
   if (!Finish(caller).ok()) return kMapErr;
+  if (caller != nullptr) OfferCopy(*caller);
   return kResolved;
+}
+
+void MemoryManager::OfferCopy(Context& context) {
+  uint64_t copy;
+  {
+    MutexLock pages(pages_mu_);
+    ChooseNextCopy();
+    copy = next_copy_;
+  }
+  if (copy != kNoCopy) context.ExpectCopy(env_.memory->fd(), copy);
 }
 
 void MemoryManager::InvalidateMapping(GuestAddr start, GuestAddr end) { TakeBack(start, end, false); }

@@ -25,6 +25,7 @@ MemoryManager::~MemoryManager() {
     for (auto& [start, run] : pages_) ReleaseRun(run);
     for (const FileRange& arena : arenas_)
       if (arena.length() != 0) deferred_.ranges.push_back(arena);
+    if (next_copy_ != kNoCopy) deferred_.ranges.push_back({next_copy_, next_copy_ + kPageSize});
   }
   MutexLock pages(pages_mu_);
   UnrefAll(*env_.memory, std::move(deferred_.ranges));

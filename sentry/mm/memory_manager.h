@@ -117,7 +117,6 @@ struct WordIdentity {
 class MemoryManager final : public RefCounted, public GuestMemory, public MappingSpace {
  public:
   static RefPtr<MemoryManager> Create(const MmEnvironment& env, RefPtr<AddressSpace> space);
-
   AddressSpace& address_space() { return *space_; }
   const MmEnvironment& environment() const { return env_; }
 
@@ -173,6 +172,9 @@ class MemoryManager final : public RefCounted, public GuestMemory, public Mappin
   // --- faults ---
   // Answers a SIGSEGV or SIGBUS event of the platform: resolves it, or says which signal the guest gets.
   FaultOutcome HandleFault(const FaultEvent& event, const MmLimits& limits, Context* caller);
+  // Tells `context`, one of this address space, where the next copy of a page will be; once it has been told,
+  // HandleFault keeps it informed.
+  void OfferCopy(Context& context);
 
   // --- hot calls (code_patch.cc) ---
   // The `syscall` in front of `behind` has made call `number` often: rewrites the code around it as the platform wants
@@ -216,7 +218,8 @@ class MemoryManager final : public RefCounted, public GuestMemory, public Mappin
   // in `visit`, so areas may come and go between the calls. Without `measure` the sizes of what is resident stay 0,
   // which saves asking the host.
   void VisitVmas(GuestAddr from, absl::FunctionRef<bool(const VmaInfo&)> visit, bool measure = true);
-  MmUsage Usage();
+  // Not `exact`: pages that the memory file had ready count although nobody has touched them, which is quicker to say.
+  MmUsage Usage(bool exact = true);
   MmImage image();
   void set_image(MmImage image);
   // The executable's file for /proc/<pid>/exe, opaque to mm. Null before the first execve.
@@ -314,6 +317,7 @@ class MemoryManager final : public RefCounted, public GuestMemory, public Mappin
   // around `addr` when they are a donated file's (read before, without a lock).
   Result<void> BreakCow(PageMap::iterator it, GuestAddr addr, const std::byte* donated)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
+  void ChooseNextCopy() ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
   void WaitForWriters() ABSL_LOCKS_EXCLUDED(mapping_mu_, pages_mu_);
 
   // --- copies (copies.cc) ---
@@ -368,7 +372,7 @@ class MemoryManager final : public RefCounted, public GuestMemory, public Mappin
     GuestAddr start;
     std::vector<uint8_t> original;
     GuestAddr padding_start = 0;
-    std::vector<uint8_t> padding;
+    std::vector<uint8_t> padding = {};
   };
   std::atomic<bool> keep_code_{false};
   std::vector<PatchedCall> patched_calls_ ABSL_GUARDED_BY(mapping_mu_);
@@ -395,6 +399,10 @@ class MemoryManager final : public RefCounted, public GuestMemory, public Mappin
   PageMap pages_ ABSL_GUARDED_BY(pages_mu_);
   Deferred deferred_ ABSL_GUARDED_BY(pages_mu_);
   uint32_t lone_copies_ ABSL_GUARDED_BY(pages_mu_) = 0;  // see BreakCow
+  // Where the next copy of a single page goes in the memory file: chosen before the fault, so that the platform can be
+  // told (Context::ExpectCopy).
+  static constexpr uint64_t kNoCopy = ~uint64_t{0};
+  uint64_t next_copy_ ABSL_GUARDED_BY(pages_mu_) = kNoCopy;
   FileRange arenas_[kArenaCount] ABSL_GUARDED_BY(pages_mu_);
   uint64_t invalidations_ ABSL_GUARDED_BY(pages_mu_) = 0;
   // A child between its announcement and its runs, and where objects have been cut short meanwhile.
