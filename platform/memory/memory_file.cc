@@ -3,8 +3,6 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <sys/mman.h>
-#include <sys/uio.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -30,7 +28,6 @@ struct Segment {
   uint32_t refs;
   MemoryKind kind;
   bool overwritten;  // came from AllocateToOverwrite: all its pages are there, unless somebody decommitted some
-  bool given_clean;  // some of its pages were there from the start
 };
 
 struct Retired {
@@ -49,10 +46,7 @@ struct MemoryFile::Impl {
 
   Mutex mu{LockRank::kMemoryFile};
   std::map<uint64_t, Segment> segments ABSL_GUARDED_BY(mu);  // by start; neighbours of one count are joined
-  std::map<uint64_t, uint64_t> free ABSL_GUARDED_BY(mu);     // start -> end; holes, but for `clean`
-  // Pieces of free space that have pages, all zeros: start -> end. Whoever gets them is spared to have them made.
-  std::map<uint64_t, uint64_t> clean ABSL_GUARDED_BY(mu);
-  uint64_t clean_bytes ABSL_GUARDED_BY(mu) = 0;
+  std::map<uint64_t, uint64_t> free ABSL_GUARDED_BY(mu);     // start -> end; all holes
   uint64_t bump ABSL_GUARDED_BY(mu) = 0;
   std::vector<Retired> retired ABSL_GUARDED_BY(mu);
   // Starts of ranges with old bytes, by their length in pages; neither allocated nor free.
@@ -69,21 +63,14 @@ struct MemoryFile::Impl {
   void JoinLocked(FileRange r) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   void AddFreeLocked(FileRange r) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   uint64_t TakeFreeLocked(uint64_t length) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
-  // `r`, all of which is free, is not any more.
-  void TakeOutLocked(FileRange r) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   // Keeps the front of `r` for AllocateToOverwrite; what remains of it is for the host.
   void KeepLocked(FileRange& r) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   // kFileSize when none of that length is kept, nor one that could be cut.
   uint64_t TakeKeptLocked(uint64_t length) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   Result<FileRange> Add(uint64_t length, MemoryKind kind, bool overwritten);
   void Punch(FileRange r);
-  // Zeroes what has memory behind it in `r`, which nobody uses, at most `budget` bytes; punches the rest. Pieces that
-  // are clean go to `pieces`.
-  void Clean(FileRange r, uint64_t budget, std::vector<FileRange>& pieces);
-  // Of [start, start + length), which is no longer free, nothing is clean.
-  void ForgetCleanLocked(FileRange r) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
-  // Frees ranges, neighbours at once: their pages go to the host, or are kept as clean ones.
-  void GiveToHost(std::vector<FileRange> ranges, bool may_keep);
+  // Punches and frees ranges, neighbours at once.
+  void GiveToHost(std::vector<FileRange> ranges);
   void Reclaim();
 };
 
@@ -117,8 +104,7 @@ void MemoryFile::Impl::JoinLocked(FileRange r) {
   while (it != segments.end() && it->first <= r.end) {
     auto next = std::next(it);
     if (next != segments.end() && next->first == it->second.end && next->second.refs == it->second.refs &&
-        next->second.kind == it->second.kind && next->second.overwritten == it->second.overwritten &&
-        next->second.given_clean == it->second.given_clean) {
+        next->second.kind == it->second.kind && next->second.overwritten == it->second.overwritten) {
       it->second.end = next->second.end;
       segments.erase(next);
     } else {
@@ -145,20 +131,6 @@ void MemoryFile::Impl::AddFreeLocked(FileRange r) {
   } else {
     free[r.start] = r.end;
   }
-}
-
-void MemoryFile::Impl::TakeOutLocked(FileRange r) {
-  if (r.start >= bump) {
-    // At the end of all that was ever used: what lies before it becomes an ordinary free piece.
-    if (r.start > bump) free[bump] = r.start;
-    bump = r.end;
-    return;
-  }
-  auto it = std::prev(free.upper_bound(r.start));
-  const uint64_t start = it->first, end = it->second;
-  free.erase(it);
-  if (start < r.start) free[start] = r.start;
-  if (r.end < end) free[r.end] = end;
 }
 
 uint64_t MemoryFile::Impl::TakeFreeLocked(uint64_t length) {
@@ -206,59 +178,14 @@ uint64_t MemoryFile::Impl::TakeKeptLocked(uint64_t length) {
   return kFileSize;
 }
 
-void MemoryFile::Impl::GiveToHost(std::vector<FileRange> ranges, bool may_keep) {
+void MemoryFile::Impl::GiveToHost(std::vector<FileRange> ranges) {
   std::sort(ranges.begin(), ranges.end(), [](const FileRange& a, const FileRange& b) { return a.start < b.start; });
   for (size_t i = 0; i < ranges.size();) {
     FileRange r = ranges[i++];
     while (i < ranges.size() && ranges[i].start == r.end) r.end = ranges[i++].end;
-    uint64_t budget = 0;
-    if (may_keep) {
-      MutexLock lock(mu);
-      budget = kCleanLimit - std::min(clean_bytes, kCleanLimit);
-    }
-    std::vector<FileRange> pieces;
-    Clean(r, budget, pieces);
+    Punch(r);
     MutexLock lock(mu);
-    for (const FileRange& piece : pieces) {
-      clean.emplace(piece.start, piece.end);
-      clean_bytes += piece.length();
-    }
     AddFreeLocked(r);
-  }
-}
-
-void MemoryFile::Impl::Clean(FileRange r, uint64_t budget, std::vector<FileRange>& pieces) {
-  alignas(4096) static const std::array<std::byte, 64 << 10> zeros{};
-  while (budget != 0 && r.length() != 0) {
-    const off_t data = lseek(fd.get(), static_cast<off_t>(r.start), SEEK_DATA);
-    if (data < 0 || static_cast<uint64_t>(data) >= r.end) return;
-    const off_t hole = lseek(fd.get(), data, SEEK_HOLE);
-    if (hole < 0) break;
-    const uint64_t start = static_cast<uint64_t>(data);
-    const uint64_t end = std::min({static_cast<uint64_t>(hole), r.end, start + budget});
-    for (uint64_t at = start; at < end;) {
-      const iovec piece{const_cast<std::byte*>(zeros.data()), std::min(end - at, zeros.size())};
-      const ssize_t n = pwritev2(fd.get(), &piece, 1, static_cast<off_t>(at), 0);
-      if (n <= 0) return Punch({start, r.end});
-      at += static_cast<uint64_t>(n);
-    }
-    pieces.push_back({start, end});
-    budget -= end - start;
-    r.start = end;
-  }
-  if (r.length() != 0) Punch(r);
-}
-
-void MemoryFile::Impl::ForgetCleanLocked(FileRange r) {
-  auto it = clean.lower_bound(r.start);
-  if (it != clean.begin() && std::prev(it)->second > r.start) --it;
-  while (it != clean.end() && it->first < r.end) {
-    const FileRange piece{it->first, it->second};
-    it = clean.erase(it);
-    const FileRange used{std::max(piece.start, r.start), std::min(piece.end, r.end)};
-    clean_bytes -= used.length();
-    if (piece.start < used.start) clean.emplace(piece.start, used.start);
-    if (used.end < piece.end) clean.emplace(used.end, piece.end);
   }
 }
 
@@ -279,7 +206,7 @@ void MemoryFile::Impl::Reclaim() {
     }
     retired.resize(keep);
   }
-  GiveToHost(std::move(ready), /*may_keep=*/true);
+  GiveToHost(std::move(ready));
 }
 
 MemoryFile::MemoryFile(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -315,9 +242,7 @@ Result<FileRange> MemoryFile::Impl::Add(uint64_t length, MemoryKind kind, bool o
     if (r.start == kFileSize) r.start = TakeFreeLocked(length);
     if (r.start == kFileSize) return kENOMEM;
     r.end = r.start + length;
-    const uint64_t before = clean_bytes;
-    ForgetCleanLocked(r);
-    segments.emplace(r.start, Segment{r.end, 1, kind, overwritten, clean_bytes != before});
+    segments.emplace(r.start, Segment{r.end, 1, kind, overwritten});
     JoinLocked(r);
   }
   usage[static_cast<size_t>(kind)].fetch_add(length, std::memory_order_relaxed);
@@ -340,21 +265,7 @@ void MemoryFile::Trim() {
     }
     impl_->recycled_bytes = 0;
   }
-  impl_->GiveToHost(std::move(all), /*may_keep=*/false);
-  for (;;) {
-    // Out of reach while it is punched.
-    FileRange piece;
-    {
-      MutexLock lock(impl_->mu);
-      if (impl_->clean.empty()) return;
-      piece = {impl_->clean.begin()->first, impl_->clean.begin()->second};
-      impl_->ForgetCleanLocked(piece);
-      impl_->TakeOutLocked(piece);
-    }
-    impl_->Punch(piece);
-    MutexLock lock(impl_->mu);
-    impl_->AddFreeLocked(piece);
-  }
+  impl_->GiveToHost(std::move(all));
 }
 
 void MemoryFile::AddRef(FileRange r) {
@@ -400,23 +311,6 @@ bool MemoryFile::HasOneRef(FileRange r) {
     at = it->second.end;
   }
   return true;
-}
-
-bool MemoryFile::MayBeUntouched(FileRange r) {
-  MutexLock lock(impl_->mu);
-  auto it = impl_->segments.upper_bound(r.start);
-  if (it != impl_->segments.begin()) --it;
-  for (; it != impl_->segments.end() && it->first < r.end; ++it) {
-    if (it->second.end > r.start && it->second.given_clean) return true;
-  }
-  return false;
-}
-
-void MemoryFile::NoteTouched(FileRange r) {
-  if (!MayBeUntouched(r)) return;
-  MutexLock lock(impl_->mu);
-  impl_->ForEachLocked(r, [](Impl::Iterator it) { it->second.given_clean = false; });
-  impl_->JoinLocked(r);
 }
 
 void MemoryFile::Decommit(FileRange r) {

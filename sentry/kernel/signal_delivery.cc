@@ -118,8 +118,7 @@ bool SignalDelivery::DecideLocked(Task& t, ThreadGroup& group, int signo, Handle
 bool SignalDelivery::Next(Task& t, Handler& out) {
   ThreadGroup& group = t.thread_group();
   for (;;) {
-    bool park = false, handle = false;
-    const bool traced = TraceStop::Traced(t);
+    bool park = false, handle = false, traced = false;
     int signo = 0, stop = 0;
     RefPtr<CoreDump> core;
     uint64_t continues = 0;
@@ -130,6 +129,8 @@ bool SignalDelivery::Next(Task& t, Handler& out) {
         if (group.exiting()) t.exit_status_ = group.group_exit_status_;
         return false;
       }
+      // A tracer that attaches does so under this lock: the signal that is taken here is its to see, or came before.
+      traced = TraceStop::Traced(t);
       out.action = {};
       out.info.si_code = 0;
       if (t.signals_.stop_requested || t.trace_.trap_requested || t.trace_.notify) {

@@ -83,7 +83,7 @@ void TaskExit::Run(Task& t) {
   ResourceUsage peak;
   if (t.mm_) {
     LeaveMemory(t);
-    peak.max_rss = t.mm_->Usage(/*exact=*/false).peak_rss;
+    peak.max_rss = t.mm_->Usage().peak_rss;
   }
   ReleaseVforkParent(t);
   if (t.fd_table_ && t.fd_table_->DropUser()) {

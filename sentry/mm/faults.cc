@@ -16,7 +16,8 @@ namespace {
 constexpr uint64_t kLazyPiece = 16ull << 20;
 // What one copy-on-write fault copies at most: the touched page and its neighbours.
 constexpr uint64_t kCowWindow = 32 << 10;
-constexpr uint32_t kMaxLoneCopies = 8192;
+// Runs of pages, each a mapping of the host's, above which copies are made side by side.
+constexpr size_t kManyRuns = 16384;
 constexpr int kPageFaultTrap = 14;
 constexpr uint32_t kErrorWrite = 1u << 1, kErrorExec = 1u << 4;
 
@@ -65,7 +66,7 @@ Result<void> MemoryManager::BreakCow(PageMap::iterator it, GuestAddr addr, const
     PageMap::iterator beside = pages_.Find(page);
     return beside != pages_.end() && beside->second.owned && !beside->second.cow;
   };
-  const bool may_be_lone = it->second.shadow == PageRun::kNoShadow && lone_copies_ < kMaxLoneCopies;
+  const bool may_be_lone = it->second.shadow == PageRun::kNoShadow && pages_.size() < kManyRuns;
   // After fork, stores go here and there. A program that is just loaded works through its data.
   const bool one = may_be_lone && donated == nullptr && !copied(addr - 1) && !copied(addr + kPageSize);
   const GuestAddr start = one ? addr : WindowStart(it->second, addr);
@@ -83,7 +84,6 @@ Result<void> MemoryManager::BreakCow(PageMap::iterator it, GuestAddr addr, const
       it->second.shadow = TRY(memory.Allocate(it->second.length(), MemoryKind::kAnonymous)).start;
     copy = it->second.shadow + (start - it->second.start);
   }
-  if (lone) ++lone_copies_;
   // Under the lock although it is a copy: it reads and writes the sandbox's own memory file only, a few pages of
   // it, and two threads that fault on neighbouring pages must not both fill the same copy.
   for (GuestAddr at = start; at < end; at += kPageSize) {

@@ -1,7 +1,8 @@
 // MemoryManager as /proc shows it: areas, totals.
+#include <unistd.h>
+
 #include <algorithm>
 
-#include "sentry/mm/committed.h"
 #include "sentry/mm/memory_manager.h"
 
 namespace moat {
@@ -13,12 +14,20 @@ constexpr uint64_t kAskAbove = 64 << 10;
 // Calls to the host for one question at most.
 constexpr int kMaxProbes = 2000;
 
-// Bytes of `range` with memory behind them. `exact`: but for pages that nobody has touched.
-uint64_t Committed(MemoryFile& memory, FileRange range, bool exact, int* probes) {
+// Bytes of `range` with memory behind them.
+uint64_t Committed(int fd, FileRange range, int* probes) {
   if (range.length() <= kAskAbove) return range.length();
   uint64_t total = 0;
-  *probes += VisitCommitted(memory, range, exact, kMaxProbes - *probes,
-                            [&total](FileRange piece) { total += piece.length(); });
+  off_t at = static_cast<off_t>(range.start);
+  const off_t end = static_cast<off_t>(range.end);
+  while (at < end && (*probes)++ < kMaxProbes) {
+    const off_t data = lseek(fd, at, SEEK_DATA);
+    if (data < 0 || data >= end) return total;
+    off_t hole = lseek(fd, data, SEEK_HOLE);
+    if (hole < 0 || hole > end) hole = end;
+    total += static_cast<uint64_t>(hole - data);
+    at = hole;
+  }
   return total;
 }
 
@@ -49,7 +58,7 @@ void MemoryManager::VisitVmas(GuestAddr from, absl::FunctionRef<bool(const VmaIn
       }
     }
     for (const Piece& p : pieces) {
-      const uint64_t bytes = p.in_memory_file ? Committed(*env_.memory, p.range, true, &probes) : p.range.length();
+      const uint64_t bytes = p.in_memory_file ? Committed(env_.memory->fd(), p.range, &probes) : p.range.length();
       info.rss += bytes;
       if (p.owned) info.anon += bytes;
       if (!p.owned || p.cow) info.shared += bytes;
@@ -60,7 +69,7 @@ void MemoryManager::VisitVmas(GuestAddr from, absl::FunctionRef<bool(const VmaIn
   }
 }
 
-MmUsage MemoryManager::Usage(bool exact) {
+MmUsage MemoryManager::Usage() {
   MmUsage usage;
   std::vector<Piece> pieces;
   {
@@ -75,7 +84,7 @@ MmUsage MemoryManager::Usage(bool exact) {
     if (!p.in_memory_file) {
       usage.rss_file += p.range.length();
     } else {
-      (p.owned ? usage.rss_anon : usage.rss_shmem) += Committed(*env_.memory, p.range, exact, &probes);
+      (p.owned ? usage.rss_anon : usage.rss_shmem) += Committed(env_.memory->fd(), p.range, &probes);
     }
   }
   usage.rss = usage.rss_anon + usage.rss_file + usage.rss_shmem;

@@ -218,8 +218,7 @@ class MemoryManager final : public RefCounted, public GuestMemory, public Mappin
   // in `visit`, so areas may come and go between the calls. Without `measure` the sizes of what is resident stay 0,
   // which saves asking the host.
   void VisitVmas(GuestAddr from, absl::FunctionRef<bool(const VmaInfo&)> visit, bool measure = true);
-  // Not `exact`: pages that the memory file had ready count although nobody has touched them, which is quicker to say.
-  MmUsage Usage(bool exact = true);
+  MmUsage Usage();
   MmImage image();
   void set_image(MmImage image);
   // The executable's file for /proc/<pid>/exe, opaque to mm. Null before the first execve.
@@ -398,7 +397,6 @@ class MemoryManager final : public RefCounted, public GuestMemory, public Mappin
   Mutex pages_mu_{LockRank::kMmPages};
   PageMap pages_ ABSL_GUARDED_BY(pages_mu_);
   Deferred deferred_ ABSL_GUARDED_BY(pages_mu_);
-  uint32_t lone_copies_ ABSL_GUARDED_BY(pages_mu_) = 0;  // see BreakCow
   // Where the next copy of a single page goes in the memory file: chosen before the fault, so that the platform can be
   // told (Context::ExpectCopy).
   static constexpr uint64_t kNoCopy = ~uint64_t{0};

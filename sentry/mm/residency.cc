@@ -4,20 +4,27 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <climits>
 #include <cstring>
 
-#include "sentry/mm/committed.h"
 #include "sentry/mm/memory_manager.h"
 
 namespace moat {
 namespace {
 
 // Sets bit 0 for each page of the memory file's range that has memory behind it.
-void MarkCommitted(MemoryFile& memory, FileRange range, uint8_t* pages) {
-  (void)VisitCommitted(memory, range, /*exact=*/true, INT_MAX, [&](FileRange piece) {
-    memset(pages + (piece.start - range.start) / kPageSize, 1, piece.length() / kPageSize);
-  });
+void MarkCommitted(int fd, FileRange range, uint8_t* pages) {
+  off_t at = static_cast<off_t>(range.start);
+  const off_t end = static_cast<off_t>(range.end);
+  while (at < end) {
+    const off_t data = lseek(fd, at, SEEK_DATA);
+    if (data < 0 || data >= end) return;
+    off_t hole = lseek(fd, data, SEEK_HOLE);
+    if (hole < 0 || hole > end) hole = end;
+    const uint64_t first = (static_cast<uint64_t>(data) - range.start) / kPageSize;
+    const uint64_t last = (static_cast<uint64_t>(hole) - range.start + kPageSize - 1) / kPageSize;
+    memset(pages + first, 1, last - first);
+    at = hole;
+  }
 }
 
 }  // namespace
@@ -42,8 +49,6 @@ FaultOutcome MemoryManager::Populate(GuestAddr start, GuestAddr end, bool write)
         next = std::min(it->second.end, end);
         // Private memory that is only read would be the page of zeros: it stays a hole.
         commit = it->second.in_memory_file && (store || !it->second.owned);
-        const uint64_t offset = it->second.OffsetOf(at);
-        if (commit) env_.memory->NoteTouched({offset, offset + (next - at)});
       }
     }
     if (commit) CommitPages(at, next);
@@ -203,7 +208,7 @@ Result<void> MemoryManager::Mincore(GuestAddr addr, uint64_t length, std::vector
       }
     }
   }
-  for (const Piece& p : pieces) MarkCommitted(*env_.memory, p.range, &out[(p.start - addr) / kPageSize]);
+  for (const Piece& p : pieces) MarkCommitted(env_.memory->fd(), p.range, &out[(p.start - addr) / kPageSize]);
   return {};
 }
 
