@@ -334,18 +334,31 @@ void ProcessTimers::UpdateCpuLimit() {
   MutexLock lock(mu_);
   bool none = soft > static_cast<uint64_t>(kNoDeadline / kNanosPerSec);
   cpu_limit_warned_ = false;
+  cpu_limit_waits_ = 0;
   cpu_limit_alarm_->Start(none ? kNoDeadline : static_cast<Nanos>(soft) * kNanosPerSec);
 }
 
 void ProcessTimers::OnCpuLimit() {
   // getrlimit(2): SIGXCPU each second past the soft limit, SIGKILL at the hard one.
-  Rlimit limit = group_.rlimits().Get(RLIMIT_CPU);
-  Nanos used = group_.cpu_times().total();
+  const Rlimit limit = group_.rlimits().Get(RLIMIT_CPU);
+  const Nanos used = group_.cpu_times().total();
+  bool unheard;
+  {
+    MutexLock lock(group_.signal_mutex());
+    unheard = group_.shared_pending().HasStandard(SIGXCPU);
+  }
   bool kill = limit.hard <= static_cast<uint64_t>(used / kNanosPerSec);
   {
     MutexLock lock(mu_);
-    // An alarm may be so late that both have passed: the warning still comes first, and time to heed it.
+    // CPU time is wall time here (cpu_share.h): an alarm may be so late that both limits have passed, and a process
+    // that the host keeps from its CPU has not had the time to heed the warning. It comes first, and is waited for a
+    // little.
     const bool warn = !std::exchange(cpu_limit_warned_, true) && limit.soft < limit.hard;
+    if (kill && !warn && unheard && cpu_limit_waits_ < kMaxCpuLimitWaits) {
+      ++cpu_limit_waits_;
+      cpu_limit_alarm_->Start(used + kNanosPerSec / 10);
+      return;
+    }
     kill = kill && !warn;
     cpu_limit_alarm_->Start((used / kNanosPerSec + 1) * kNanosPerSec);
   }

@@ -85,6 +85,8 @@ class ProcessTimers {
   Nanos interval_periods_[3] ABSL_GUARDED_BY(mu_) = {};
   std::unique_ptr<Alarm> cpu_limit_alarm_;
   bool cpu_limit_warned_ ABSL_GUARDED_BY(mu_) = false;  // SIGXCPU was sent for this limit
+  static constexpr int kMaxCpuLimitWaits = 10;          // of a tenth of a second
+  int cpu_limit_waits_ ABSL_GUARDED_BY(mu_) = 0;        // for that SIGXCPU to be taken, before SIGKILL
   std::map<int32_t, RefPtr<PosixTimer>> timers_ ABSL_GUARDED_BY(mu_);
   int32_t next_id_ ABSL_GUARDED_BY(mu_) = 0;
 };
