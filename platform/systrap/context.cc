@@ -244,8 +244,7 @@ Event SystrapContext::Switch(AddressSpace& address_space, Registers& regs) {
     }
     const bool settled = thread_->rseq() == rseq_;
     // What the host could carry out itself: the thread is in that very call, and the host knows of it.
-    const bool in_own_call =
-        thread_->in_copy() || (!thread_->HasFrame() && !thread_->in_mailbox() && regs.Return() == 0);
+    const bool in_own_call = thread_->InHostCall() && (thread_->in_copy() || regs.Return() == 0);
     bool carry_out = settled && in_own_call && as.HasPending() &&
                      (!thread_->in_copy() || thread_->StoreRegisters(regs.gp).ok()) && as.TakeIfJust(thread_->call());
     if (!carry_out && as.HasPending()) {

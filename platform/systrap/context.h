@@ -36,8 +36,7 @@ class SystrapContext final : public Context {
 
   // Whether the thread's own call is all that is queued in `as`: it is carried out when the thread goes on.
   bool CanCarryOut(SystrapAddressSpace& as) const {
-    return space_ == &as && thread_ != nullptr && (thread_->in_copy() || !thread_->HasFrame()) &&
-           !thread_->in_mailbox() && as.IsJust(thread_->call());
+    return space_ == &as && thread_ != nullptr && thread_->InHostCall() && as.IsJust(thread_->call());
   }
 
  private:
@@ -65,14 +64,14 @@ class SystrapContext final : public Context {
   std::unique_ptr<GuestThread> thread_;     // of space_
   std::optional<ExtendedState> new_state_;  // for the frame that Bind makes
   RseqArea rseq_;                           // what the guest thread shall have; thread_->rseq() is what it has
+  int copy_fd_ = -1;                        // see ExpectCopy
+  int64_t copy_offset_ = -1;
 
   // Counts calls of one instruction. Of those that share a slot, the one that calls more often stays.
   struct HotSite {
     GuestAddr ip = 0;
     uint32_t calls = 0;
   };
-  int copy_fd_ = -1;  // see ExpectCopy
-  int64_t copy_offset_ = -1;
   const int cpus_;
   ListenPolicy policy_;
   bool listen_next_ = false;

@@ -132,6 +132,11 @@ bool GuestThread::IsSleep() const {
   return c.nr == SYSTRAP_SLEEP && c.instruction_pointer == SleepAddress();
 }
 
+bool GuestThread::IsEnter() const {
+  const seccomp_data& c = listener_.call();
+  return c.nr == SYSTRAP_ENTER && c.instruction_pointer == EnterAddress();
+}
+
 Result<void> GuestThread::Wait() {
   area_.listening.store(0, std::memory_order_seq_cst);
   for (;;) {
@@ -147,9 +152,8 @@ Result<void> GuestThread::Wait() {
     if (area_.state.load(std::memory_order_acquire) != MAILBOX_ANSWERED) return kESRCH;  // nobody sleeps for nothing
     TRY(listener_.Answer(0));
   }
+  if (IsEnter()) return ReadFrameOfEnter();
   const seccomp_data& c = listener_.call();
-  if (c.nr == SYSTRAP_ENTER && c.instruction_pointer == EnterAddress())
-    return ReadFrame(static_cast<int>(c.args[0]), c.args[1], c.args[2], c.args[3], c.args[4]);
   if (c.nr == SYS_mmap && c.instruction_pointer == CopyAddress()) [[unlikely]] {
     in_copy_ = true;
     return ReadFrame(SIGSEGV, area_.fault_info, area_.fault_frame, area_.fault_fs, area_.fault_gs);
@@ -166,8 +170,11 @@ Result<void> GuestThread::WaitForFrame() {
     TRY(listener_.Answer(0));  // the kick comes now
   }
   in_mailbox_ = false;
+  return IsEnter() ? ReadFrameOfEnter() : kESRCH;
+}
+
+Result<void> GuestThread::ReadFrameOfEnter() {
   const seccomp_data& c = listener_.call();
-  if (c.nr != SYSTRAP_ENTER || c.instruction_pointer != EnterAddress()) return kESRCH;
   return ReadFrame(static_cast<int>(c.args[0]), c.args[1], c.args[2], c.args[3], c.args[4]);
 }
 
@@ -213,7 +220,7 @@ Result<void> GuestThread::CallRseq(const RseqArea& area, uint32_t flags) {
     return kESRCH;
   TRY(listener_.Continue());
   TRY(listener_.Receive());
-  if (c.nr != SYSTRAP_ENTER || c.instruction_pointer != EnterAddress()) return kESRCH;
+  if (!IsEnter()) return kESRCH;
   return c.args[5] == 0 ? Result<void>() : kESRCH;
 }
 

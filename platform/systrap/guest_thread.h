@@ -38,6 +38,8 @@ class GuestThread {
   }
   // The call came by the mailbox: the host does not know of it.
   bool in_mailbox() const { return in_mailbox_; }
+  // The thread is in a call that the host knows of and could carry out: the guest's own, or that of in_copy.
+  bool InHostCall() const { return in_copy_ || (!HasFrame() && !in_mailbox_); }
 
   // Gives the thread a frame with `state` as its extended state, whatever it did before; the registers are to be
   // stored before it is resumed. The thread is new, or stopped with a frame.
@@ -91,6 +93,8 @@ class GuestThread {
  private:
   bool TakeFromMailbox();
   bool IsSleep() const;
+  bool IsEnter() const;
+  Result<void> ReadFrameOfEnter();
   Result<void> ReadFrame(int signo, uint64_t info, uint64_t frame, uint64_t fs_base, uint64_t gs_base);
   // What the trampoline needs for the way back to the frame.
   void SetWayBack();

@@ -117,6 +117,7 @@ struct WordIdentity {
 class MemoryManager final : public RefCounted, public GuestMemory, public MappingSpace {
  public:
   static RefPtr<MemoryManager> Create(const MmEnvironment& env, RefPtr<AddressSpace> space);
+
   AddressSpace& address_space() { return *space_; }
   const MmEnvironment& environment() const { return env_; }
 
@@ -312,10 +313,11 @@ class MemoryManager final : public RefCounted, public GuestMemory, public Mappin
   // --- faults (faults.cc) ---
   // Makes the page of `addr` accessible for `access`, as far as its area allows.
   FaultOutcome Resolve(GuestAddr addr, Access access) ABSL_LOCKS_EXCLUDED(mapping_mu_, pages_mu_);
-  // Makes the page writable: reuses it, or copies it and its neighbours. `donated`: the bytes of the window
+  // Makes the page writable: reuses it, or copies it, mostly with its neighbours. `donated`: the bytes of the window
   // around `addr` when they are a donated file's (read before, without a lock).
   Result<void> BreakCow(PageMap::iterator it, GuestAddr addr, const std::byte* donated)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
+  // Sees to it that next_copy_ is a place, if memory is to be had.
   void ChooseNextCopy() ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
   void WaitForWriters() ABSL_LOCKS_EXCLUDED(mapping_mu_, pages_mu_);
 
