@@ -17,13 +17,15 @@ from terminal import END_OF_FILE, INTERRUPT, QUIT, STOP, Terminal  # noqa: E402
 
 TSTP = ["stopped", signal.SIGTSTP]
 CAT = ["/bin/sh", "-c", "echo ready; exec cat"]
+# What waits for signals in Python looks again and again: one that comes between the interpreter's last look and
+# pause(2) would wait for the next one. Natively too.
 # Prints the window's size at each SIGWINCH.
 WATCH_SIZE = """
-import os, signal
+import os, signal, time
 signal.signal(signal.SIGWINCH, lambda *a: os.write(1, b"%d %d\\n" % tuple(reversed(os.get_terminal_size(1)))))
 os.write(1, b"ready\\n")
 while True:
-    signal.pause()
+    time.sleep(0.02)
 """
 # Reads one byte in raw mode.
 READ_RAW = """
@@ -37,13 +39,13 @@ print(byte)
 """
 # Says what signal came, and ends at the second one.
 CATCH = """
-import os, signal, sys
+import os, signal, sys, time
 def say(number, frame):
     os.write(1, b"caught %d\\n" % number)
 signal.signal(int(sys.argv[1]), say)
 os.write(1, b"ready\\n")
 while True:
-    signal.pause()
+    time.sleep(0.02)
 """
 
 
