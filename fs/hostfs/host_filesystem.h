@@ -12,9 +12,10 @@
 
 #include <list>
 #include <string>
-#include <unordered_map>
+#include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "fs/hostfs/gofer_client.h"
 #include "fs/hostfs/read_ahead_policy.h"
 #include "fs/vfs/filesystem.h"
@@ -76,9 +77,10 @@ class HostFs final : public FileSystem {
   struct Key {
     uint64_t dev, ino;
     bool operator==(const Key&) const = default;
-  };
-  struct KeyHash {
-    size_t operator()(const Key& k) const { return (k.ino * 0x9E3779B97F4A7C15ull) ^ (k.dev << 7); }
+    template <typename H>
+    friend H AbslHashValue(H h, const Key& k) {
+      return H::combine(std::move(h), k.dev, k.ino);
+    }
   };
 
   HostFs(RefPtr<GoferClient> client, Options options);
@@ -102,7 +104,7 @@ class HostFs final : public FileSystem {
   RefPtr<HostInode> root_;  // constant after Create
   std::atomic<uint64_t> name_changes_{0};
   Mutex mu_{LockRank::kGofer};
-  std::unordered_map<Key, HostInode*, KeyHash> inodes_ ABSL_GUARDED_BY(mu_);
+  absl::flat_hash_map<Key, HostInode*> inodes_ ABSL_GUARDED_BY(mu_);
   std::vector<uint64_t> devices_ ABSL_GUARDED_BY(mu_);  // [0] is the root's
   std::list<HostInode*> lru_[kLruCount] ABSL_GUARDED_BY(mu_);
   ReadAheadPolicy read_ahead_;

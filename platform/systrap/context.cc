@@ -166,6 +166,7 @@ void SystrapContext::Interrupt() {
 }
 
 Result<void> SystrapContext::Go(Registers& regs) {
+  if (thread_->sleeping()) policy_.OnWakeUp();
   if (!thread_->HasFrame()) return thread_->Return(regs.Return());
   TRY(thread_->StoreRegisters(regs.gp));
   return thread_->Resume();

@@ -38,6 +38,8 @@ class GuestThread {
   }
   // The call came by the mailbox: the host does not know of it.
   bool in_mailbox() const { return in_mailbox_; }
+  // It sleeps until its call of the mailbox is answered.
+  bool sleeping() const { return sleeping_; }
   // The thread is in a call that the host knows of and could carry out: the guest's own, or that of in_copy.
   bool InHostCall() const { return in_copy_ || (!HasFrame() && !in_mailbox_); }
 

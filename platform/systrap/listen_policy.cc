@@ -23,6 +23,7 @@ bool ListenPolicy::OnNotified(Nanos gap) {
 void ListenPolicy::Begin() {
   listening_ = true;
   calls_ = 0;
+  patience_ = kWakePatience;
   last_look_ = 0;
   crowded_since_ = 0;
   preempted_ = false;
@@ -40,7 +41,7 @@ bool ListenPolicy::GiveUp(Nanos since, Nanos now) {
     crowded_since_ = now;
   }
   const bool crowded = crowded_since_ != 0 && now - crowded_since_ > kCrowded;
-  return preempted_ || crowded || now - since > (calls_ == 0 ? kFirstPatience : kPatience);
+  return preempted_ || crowded || now - since > patience_;
 }
 
 void ListenPolicy::End() {

@@ -23,7 +23,12 @@ class ListenPolicy {
   // The carrier has come to its CPU `took` after it set out.
   void OnArrival(Nanos took);
   // A call came by the mailbox.
-  void OnMailbox() { ++calls_; }
+  void OnMailbox() {
+    ++calls_;
+    patience_ = kPatience;
+  }
+  // The answer has to wake the guest thread, which waited too long for it.
+  void OnWakeUp() { patience_ = kWakePatience; }
   // Asked while nothing comes: since when, and the time now. True: the session ends.
   bool GiveUp(Nanos since, Nanos now);
   // It has ended: nothing came, or the fiber leaves its carrier.
@@ -34,8 +39,8 @@ class ListenPolicy {
   static constexpr int kStreak = 24;          // fast calls in a row before a session
   static constexpr int kShortStreak = 4;      // after a session that paid
   static constexpr Nanos kPatience = 40'000;  // a look without a call
-  // The thread's CPU may have gone to sleep when the carrier left it: tens of microseconds to wake.
-  static constexpr Nanos kFirstPatience = 200'000;
+  // Where the thread's CPU may have gone to sleep too: tens of microseconds to wake.
+  static constexpr Nanos kWakePatience = 200'000;
   // Without a CPU to spare. Shorter is a reader that takes what our guest has written and waits again.
   static constexpr Nanos kCrowded = 400'000;
   static constexpr Nanos kPreempted = 150'000;             // between two looks: the CPU was not ours alone
@@ -54,6 +59,7 @@ class ListenPolicy {
   int pause_ = 0;      // fast calls to wait for beyond kStreak
   int next_pause_ = kFirstPause;
   uint32_t calls_ = 0;  // in this session
+  Nanos patience_ = kWakePatience;
   Nanos last_look_ = 0;
   Nanos crowded_since_ = 0;
   bool preempted_ = false;  // somebody else wants the CPU
