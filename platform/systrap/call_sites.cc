@@ -13,7 +13,8 @@ namespace {
 
 constexpr uint64_t kThunksEnd = SYSTRAP_THUNKS + SYSTRAP_MAX_SITES * THUNK_SIZE;
 constexpr uint64_t kSyscallLength = 2;
-constexpr uint64_t kFarJump = 7;   // jmp *disp32
+constexpr uint64_t kFarJump = 7;  // jmp *disp32
+constexpr uint64_t kShortJump = 2;
 constexpr uint64_t kNumbered = 7;  // mov $imm32, %eax; syscall
 constexpr uint64_t kShortReach = 127;
 constexpr uint64_t kPage = 4096;
@@ -40,6 +41,45 @@ CodePatch::Piece FarJump(GuestAddr at, uint64_t index) {
   return {at,
           {0xff, 0x24, 0x25, static_cast<uint8_t>(table), static_cast<uint8_t>(table >> 8),
            static_cast<uint8_t>(table >> 16), static_cast<uint8_t>(table >> 24)}};
+}
+CodePatch::Piece ShortJump(GuestAddr at, GuestAddr to) {
+  return {at, {0xeb, static_cast<uint8_t>(to - at - kShortJump)}};
+}
+// What is left of the padding stays padding, of whole instructions: the next site is found by decoding it.
+CodePatch::Piece Filled(CodePatch::Piece piece, size_t length) {
+  piece.bytes.resize(length, 0xcc);
+  return piece;
+}
+
+// Two paddings, or one, by which a site reaches its thunk.
+struct Route {
+  const Padding *jump, *hop;
+};
+// `paddings`: in order, by their distance from the site's end.
+std::optional<Route> FindRoute(std::span<const Padding> paddings) {
+  for (const Padding& jump : paddings) {
+    if (jump.length < kFarJump) continue;
+    if (jump.offset <= kShortReach) return Route{&jump, nullptr};
+    for (const Padding& hop : paddings) {
+      if (hop.offset > kShortReach || hop.offset >= jump.offset) break;
+      if (hop.length >= kShortJump && jump.offset - (hop.offset + kShortJump) <= kShortReach) return Route{&jump, &hop};
+    }
+  }
+  return std::nullopt;
+}
+
+// What the guest takes away page by page takes the whole patch or nothing of it.
+bool SamePage(GuestAddr start, GuestAddr end) { return start / kPage == (end - 1) / kPage; }
+// Bytes from `at` on that are in the page of the byte before it.
+size_t RestOfPage(GuestAddr at) { return kPage - 1 - (at - 1) % kPage; }
+
+bool Overlap(GuestAddr a, uint64_t a_length, GuestAddr b, uint64_t b_length) {
+  return a < b + b_length && b < a + a_length;
+}
+// Whether both have taken the same padding.
+bool Collide(const CallSite& a, const CallSite& b) {
+  return Overlap(a.jump, kFarJump, b.jump, kFarJump) || Overlap(a.jump, kFarJump, b.hop, kShortJump) ||
+         Overlap(a.hop, kShortJump, b.jump, kFarJump) || (a.hop != 0 && a.hop == b.hop);
 }
 
 // The part of a register state that a thunk or the trampoline has changed, put back.
@@ -77,7 +117,9 @@ void CallSites::Forget(GuestAddr start, GuestAddr end) {
   for (CallSite& site : sites_) {
     if (site.gone || site.start >= end || site.behind <= start) continue;
     site.gone = true;
-    if (!site.numbered) paddings_.erase(site.jump);
+    if (site.numbered) continue;
+    paddings_.erase(site.jump);
+    paddings_.erase(site.hop);
   }
 }
 
@@ -98,21 +140,25 @@ std::optional<CodePatch> CallSites::Plan(const CodeWindow& code, GuestAddr behin
   if (behind < code.start + kNumbered || behind >= code.start + code.bytes.size()) return std::nullopt;
   const size_t at = behind - code.start;
   if (code.bytes[at - 2] != 0x0f || code.bytes[at - 1] != 0x05) return std::nullopt;
-  const auto after = code.bytes.subspan(at, std::min<size_t>(code.bytes.size() - at, kShortReach + kFarJump));
-  const std::optional<size_t> pad = FindPadding(after, behind, kFarJump);
-
-  CallSite site{behind - kSyscallLength, behind, false, behind + pad.value_or(0)};
-  if (pad && *pad <= kShortReach) {
-    // Two bytes that do not straddle a word change at once for whoever executes them.
-    if (!alone && site.start % 4 == 3) return std::nullopt;
-  } else {
-    uint32_t immediate;
-    memcpy(&immediate, &code.bytes[at - 6], sizeof immediate);
-    if (!alone || code.bytes[at - kNumbered] != 0xb8 || immediate != number) return std::nullopt;
-    site = {behind - kNumbered, behind, true, behind - kNumbered};
+  std::vector<Padding> paddings;
+  std::optional<Route> route;
+  // Two bytes that do not straddle a word change at once for whoever executes them.
+  const GuestAddr call = behind - kSyscallLength;
+  if (SamePage(call, behind) && (alone || call % 4 != 3)) {
+    paddings = FindPaddings(code.bytes.subspan(at, std::min(code.bytes.size() - at, RestOfPage(behind))), behind);
+    route = FindRoute(paddings);
   }
-  // What the guest takes away page by page takes the whole patch or nothing of it.
-  if (site.start / kPage != (std::max(behind, site.jump + kFarJump) - 1) / kPage) return std::nullopt;
+  uint32_t immediate;
+  memcpy(&immediate, &code.bytes[at - 6], sizeof immediate);
+  const bool numbered =
+      alone && code.bytes[at - kNumbered] == 0xb8 && immediate == number && SamePage(behind - kNumbered, behind);
+  CallSite site{behind - kNumbered, behind, true, behind - kNumbered};
+  // Padding is left to who has nothing else, unless there is plenty.
+  if (!numbered || (route && route->hop == nullptr && route->jump->length >= 2 * kFarJump)) {
+    if (!route) return std::nullopt;
+    site = {call, behind, false, behind + route->jump->offset};
+    if (route->hop != nullptr) site.hop = behind + route->hop->offset;
+  }
 
   uint64_t index;
   {
@@ -121,12 +167,13 @@ std::optional<CodePatch> CallSites::Plan(const CodeWindow& code, GuestAddr behin
       // Its padding may be another's already; and a site that is back is one that somebody else rewrites.
       if (other.behind == behind) return std::nullopt;
       // Found by another thread at the same time.
-      if (!other.gone && other.jump < site.jump + kFarJump && site.jump < other.jump + kFarJump) return std::nullopt;
+      if (!other.gone && Collide(site, other)) return std::nullopt;
     }
     index = sites_.size();
     if (index == SYSTRAP_MAX_SITES) return std::nullopt;
     sites_.push_back(site);
     if (!site.numbered) paddings_[site.jump] = index;
+    if (site.hop != 0) paddings_[site.hop] = index;
   }
   const uint64_t thunk = SYSTRAP_THUNKS + index * THUNK_SIZE + (site.numbered ? THUNK_NUMBERED : 0);
   CodePatch patch;
@@ -135,7 +182,9 @@ std::optional<CodePatch> CallSites::Plan(const CodeWindow& code, GuestAddr behin
   if (site.numbered) {
     patch.code = {FarJump(site.jump, index)};
   } else {
-    patch.code = {FarJump(site.jump, index), {site.start, {0xeb, static_cast<uint8_t>(*pad)}}};
+    patch.code = {Filled(FarJump(site.jump, index), route->jump->length)};
+    if (site.hop != 0) patch.code.push_back(Filled(ShortJump(site.hop, site.jump), route->hop->length));
+    patch.code.push_back(ShortJump(site.start, site.hop != 0 ? site.hop : site.jump));
   }
   return patch;
 }

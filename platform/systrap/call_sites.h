@@ -1,7 +1,8 @@
 // Patched call sites of one address space. A hot `syscall` instruction of the guest is rewritten to jump to a thunk,
 // which answers calls that only concern the caller from the thread's area (trampoline.S), and makes the others as
 // `syscall` would. Two ways:
-//   near      the 2 bytes of `syscall` become a short jump to padding behind the function's end, where 7 bytes jump on;
+//   near      the 2 bytes of `syscall` become a short jump to padding behind a function's end, where 7 bytes jump on;
+//             where those are too far away, another short jump in padding on the way leads to them;
 //   numbered  `mov $nr, %eax; syscall` becomes the 7 bytes; a jump to its `syscall` then meets a breakpoint.
 // Whatever interrupts a thread in a thunk finds it as if it were at the site: before the call, or behind it.
 // Thread-safe. Lock: kLeaf.
@@ -26,6 +27,7 @@ struct CallSite {
   GuestAddr behind;  // the address behind its `syscall`
   bool numbered;
   GuestAddr jump;     // the 7 bytes that go on to the thunk
+  GuestAddr hop = 0;  // the short jump on the way there, if there is one
   bool gone = false;  // the guest has written or mapped something else there
 };
 
@@ -59,7 +61,7 @@ class CallSites {
 
   mutable Mutex mu_{LockRank::kLeaf};
   std::vector<CallSite> sites_ ABSL_GUARDED_BY(mu_);
-  std::unordered_map<GuestAddr, size_t> paddings_ ABSL_GUARDED_BY(mu_);  // CallSite::jump of near sites -> place
+  std::unordered_map<GuestAddr, size_t> paddings_ ABSL_GUARDED_BY(mu_);  // jump and hop of near sites -> place
 };
 
 }  // namespace moat::systrap_platform

@@ -2,6 +2,8 @@
 
 #include <capstone/capstone.h>
 
+#include <utility>
+
 #include "platform/base/mutex.h"
 
 namespace moat::systrap_platform {
@@ -30,31 +32,27 @@ bool Pads(unsigned id) { return id == X86_INS_NOP || id == X86_INS_INT3; }
 
 }  // namespace
 
-std::optional<size_t> FindPadding(std::span<const uint8_t> code, uint64_t address, size_t length) {
+std::vector<Padding> FindPaddings(std::span<const uint8_t> code, uint64_t address) {
+  std::vector<Padding> found;
   Decoder& d = Decoder::Get();
   MutexLock lock(d.mu);
-  if (!d.ok()) return std::nullopt;
+  if (!d.ok()) return found;
   const uint8_t* at = code.data();
   size_t left = code.size();
-  bool ended = false;
-  size_t begin = 0;
+  bool ended = false, padding = false;
   while (left > 0) {
     const size_t offset = code.size() - left;
-    if (!cs_disasm_iter(d.handle, &at, &left, &address, d.insn)) return std::nullopt;
-    if (!ended) {
+    if (!cs_disasm_iter(d.handle, &at, &left, &address, d.insn)) break;
+    if (!ended || !Pads(d.insn->id)) {
+      // In a new function or block: its end comes next.
       ended = Ends(d.insn->id);
-      begin = code.size() - left;
+      padding = false;
       continue;
     }
-    if (!Pads(d.insn->id)) {
-      // A new function or block: its end comes next.
-      ended = Ends(d.insn->id);
-      begin = code.size() - left;
-      continue;
-    }
-    if (offset + d.insn->size - begin >= length) return begin;
+    if (!std::exchange(padding, true)) found.push_back({offset, 0});
+    found.back().length += d.insn->size;
   }
-  return std::nullopt;
+  return found;
 }
 
 }  // namespace moat::systrap_platform

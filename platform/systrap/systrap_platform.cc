@@ -73,7 +73,7 @@ std::string WhyUnavailable() {
 
 Result<std::unique_ptr<Platform>> Create(const PlatformOptions& options) {
   constexpr uint8_t kCode[] = {0xc3, 0x90, 0x90};
-  (void)FindPadding(kCode, 0, 2);
+  (void)FindPaddings(kCode, 0);
   return std::unique_ptr<Platform>(std::make_unique<SystrapPlatform>(TRY(StubPool::Create(options.stub_filter))));
 }
 

@@ -80,10 +80,12 @@ void TaskExit::Run(Task& t) {
     t.exit_status_ = t.thread_group().group_exit_status_;
   }
   TraceStop::Exit(t, t.exit_status_);
+  const bool is_last = t.thread_group().unexited_tasks_.fetch_sub(1, std::memory_order_acq_rel) == 1;
   ResourceUsage peak;
   if (t.mm_) {
     LeaveMemory(t);
-    peak.max_rss = t.mm_->Usage().peak_rss;
+    // Who is left has the same memory; to look through all of it is no work for every thread.
+    if (is_last) peak.max_rss = t.mm_->Usage().peak_rss;
   }
   ReleaseVforkParent(t);
   if (t.fd_table_ && t.fd_table_->DropUser()) {

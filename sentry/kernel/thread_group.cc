@@ -162,7 +162,7 @@ ResourceUsage ThreadGroup::Usage() const {
   {
     MutexLock lock(kernel_.tree_mutex());
     sum = UsageLocked();
-    first = leader_;
+    if (!tasks_.empty()) first = tasks_.front();
   }
   // The peak is the address space's own; it may only be asked without locks.
   if (first) {
@@ -190,6 +190,7 @@ CpuTimes ThreadGroup::cpu_times() const {
 void ThreadGroup::AddTaskLocked(Task& t) {
   tasks_.emplace_back(&t);
   live_tasks_.fetch_add(1, std::memory_order_relaxed);
+  unexited_tasks_.fetch_add(1, std::memory_order_relaxed);
   MutexLock lock(times_mu_);
   timed_tasks_.push_back(&t);
 }

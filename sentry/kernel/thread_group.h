@@ -194,6 +194,7 @@ class ThreadGroup : public RefCounted {
   void RemoveTaskLocked(Task& t);
   std::vector<RefPtr<Task>> tasks_;
   std::atomic<int> live_tasks_{0};
+  std::atomic<int> unexited_tasks_{0};  // those of tasks_ that have not begun to end
 
   // --- guarded by signal_mu_ ---
   mutable Mutex signal_mu_{LockRank::kSignal};

@@ -2,7 +2,7 @@
 // and writes that into private copies of the pages. The file keeps its bytes; a forked child shares the copies.
 #include <algorithm>
 #include <cstring>
-#include <iterator>
+#include <span>
 
 #include "sentry/mm/memory_manager.h"
 
@@ -10,7 +10,7 @@ namespace moat {
 namespace {
 
 // What a platform may want to see before and behind a site.
-constexpr uint64_t kBefore = 16, kBehind = 160;
+constexpr uint64_t kBefore = 16, kBehind = 320;
 constexpr uint64_t kWord = 4;
 
 bool IsConstantCode(const Vma& vma) {
@@ -65,14 +65,13 @@ void MemoryManager::PatchCall(GuestAddr behind, uint32_t number, const MmLimits&
   for (const CodePatch::Piece& piece : patch->tables) {
     if (ForceCopyOut(piece.address, piece.bytes.data(), piece.bytes.size()) != piece.bytes.size()) return;
   }
-  const CodePatch::Piece& last = patch->code.back();
-  const auto original = bytes.begin() + static_cast<ptrdiff_t>(last.address - start);
-  PatchedCall record{last.address, {original, original + static_cast<ptrdiff_t>(last.bytes.size())}};
-  if (patch->code.size() > 1) {
-    const CodePatch::Piece& first = patch->code.front();
-    const auto padding = bytes.begin() + static_cast<ptrdiff_t>(first.address - start);
-    record.padding_start = first.address;
-    record.padding.assign(padding, padding + static_cast<ptrdiff_t>(first.bytes.size()));
+  auto original = [&](const CodePatch::Piece& piece) {
+    const auto from = bytes.begin() + static_cast<ptrdiff_t>(piece.address - start);
+    return std::vector<uint8_t>(from, from + static_cast<ptrdiff_t>(piece.bytes.size()));
+  };
+  PatchedCall record{patch->code.back().address, original(patch->code.back())};
+  for (const CodePatch::Piece& piece : std::span(patch->code).first(patch->code.size() - 1)) {
+    record.padding.push_back({piece.address, original(piece)});
   }
   {
     MutexLock mapping(mapping_mu_);
@@ -92,7 +91,9 @@ void MemoryManager::UnpatchCalls(GuestAddr start, GuestAddr end, bool keep_paddi
     MutexLock mapping(mapping_mu_);
     for (PatchedCall& p : patched_calls_) {
       const bool site = p.start < end && p.start + p.original.size() > start;
-      const bool padding = p.padding_start < end && p.padding_start + p.padding.size() > start;
+      const bool padding = std::ranges::any_of(p.padding, [&](const CodePatch::Piece& piece) {
+        return piece.address < end && piece.address + piece.bytes.size() > start;
+      });
       if (!site && !padding) continue;
       there.push_back(p);
       p.original.clear();
@@ -117,7 +118,7 @@ size_t MemoryManager::TracerCopyIn(void* dst, GuestAddr src, size_t n) {
   MutexLock mapping(mapping_mu_);
   for (const PatchedCall& p : patched_calls_) {
     overlay(p.start, p.original);
-    overlay(p.padding_start, p.padding);
+    for (const CodePatch::Piece& piece : p.padding) overlay(piece.address, piece.bytes);
   }
   return n;
 }

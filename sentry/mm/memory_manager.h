@@ -372,8 +372,7 @@ class MemoryManager final : public RefCounted, public GuestMemory, public Mappin
   struct PatchedCall {
     GuestAddr start;
     std::vector<uint8_t> original;
-    GuestAddr padding_start = 0;
-    std::vector<uint8_t> padding = {};
+    std::vector<CodePatch::Piece> padding = {};  // what was there
   };
   std::atomic<bool> keep_code_{false};
   std::vector<PatchedCall> patched_calls_ ABSL_GUARDED_BY(mapping_mu_);
