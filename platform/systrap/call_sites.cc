@@ -142,9 +142,9 @@ std::optional<CodePatch> CallSites::Plan(const CodeWindow& code, GuestAddr behin
   if (code.bytes[at - 2] != 0x0f || code.bytes[at - 1] != 0x05) return std::nullopt;
   std::vector<Padding> paddings;
   std::optional<Route> route;
-  // Two bytes that do not straddle a word change at once for whoever executes them.
+  // Two bytes of the same eight change at once for whoever executes them.
   const GuestAddr call = behind - kSyscallLength;
-  if (SamePage(call, behind) && (alone || call % 4 != 3)) {
+  if (SamePage(call, behind) && (alone || call % 8 != 7)) {
     paddings = FindPaddings(code.bytes.subspan(at, std::min(code.bytes.size() - at, RestOfPage(behind))), behind);
     route = FindRoute(paddings);
   }

@@ -154,10 +154,10 @@ TEST_F(CallSitesTest, ANumberedSiteMayBeRewrittenBySomebodyAloneOnly) {
   EXPECT_TRUE(Plan(behind, 1, /*alone=*/true));
 }
 
-TEST_F(CallSitesTest, TwoBytesThatStraddleAWordNeedSomebodyAlone) {
-  Work(17);
+TEST_F(CallSitesTest, TwoBytesOfDifferentEightsNeedSomebodyAlone) {
+  Work(21);
   const GuestAddr behind = Zeroed();
-  ASSERT_EQ((behind - 2) % 4, 3u);
+  ASSERT_EQ((behind - 2) % 8, 7u);
   Add({kRet});
   Fill(20, kNop);
   EXPECT_FALSE(Plan(behind, 0, /*alone=*/false));

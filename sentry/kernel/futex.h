@@ -119,6 +119,7 @@ class FutexTable {
   Result<void> AcquireQueued(Task& t, GuestAddr addr, FutexWaiter& w, Deadline deadline);
   void ReleaseRobust(MemoryManager& mm, int32_t tid, GuestAddr entry, int64_t offset, bool pi, bool pending);
   std::array<FutexBucket, kBuckets> buckets_;
+  std::atomic<int> pi_calls_{0};  // LockPi and WaitRequeuePi under way: no waiter has an owner without one
 };
 
 }  // namespace moat

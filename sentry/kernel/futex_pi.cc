@@ -11,6 +11,17 @@ namespace {
 
 constexpr int kRobustListLimit = 2048;  // ROBUST_LIST_LIMIT
 
+class PiCall {
+ public:
+  explicit PiCall(std::atomic<int>& calls) : calls_(calls) { calls_.fetch_add(1, std::memory_order_seq_cst); }
+  ~PiCall() { calls_.fetch_sub(1, std::memory_order_seq_cst); }
+  PiCall(const PiCall&) = delete;
+  PiCall& operator=(const PiCall&) = delete;
+
+ private:
+  std::atomic<int>& calls_;
+};
+
 bool HoldsWord(uint32_t word, int32_t tid) { return (word & FUTEX_TID_MASK) == static_cast<uint32_t>(tid); }
 
 // Waits until the task that took `w` out of its queue has said why.
@@ -123,6 +134,7 @@ Result<void> FutexTable::LockPi(Task& t, GuestAddr addr, bool shared, Deadline d
   }
   if (HoldsWord(word, tid)) return kEDEADLK;
   if (try_only) return kEAGAIN;
+  const PiCall counted(pi_calls_);
   FutexWaiter w;
   w.key = std::move(key);
   w.pi = true;
@@ -141,6 +153,7 @@ Result<void> FutexTable::UnlockPi(Task& t, GuestAddr addr, bool shared) {
 Result<void> FutexTable::WaitRequeuePi(Task& t, GuestAddr addr1, uint32_t expected, uint32_t bitset, GuestAddr addr2,
                                        bool shared, Deadline deadline) {
   if (bitset == 0 || addr1 == addr2) return kEINVAL;
+  const PiCall counted(pi_calls_);
   FutexWaiter w;
   w.key = TRY(FutexKey::Make(t.memory(), addr1, shared));
   w.requeue_target = TRY(FutexKey::Make(t.memory(), addr2, shared));
@@ -232,7 +245,8 @@ void FutexTable::ReleaseAtExit(MemoryManager& mm, int32_t tid, GuestAddr robust_
     uint64_t pending;
   } head;
   // PI words that others sleep on go to them before the robust walk clears the owner from the words.
-  for (FutexBucket& b : buckets_) {
+  const bool may_own = pi_calls_.load(std::memory_order_seq_cst) != 0;
+  for (FutexBucket& b : std::span(buckets_).first(may_own ? kBuckets : 0)) {
     for (;;) {
       FutexKey key;
       {

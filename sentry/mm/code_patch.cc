@@ -11,7 +11,8 @@ namespace {
 
 // What a platform may want to see before and behind a site.
 constexpr uint64_t kBefore = 16, kBehind = 320;
-constexpr uint64_t kWord = 4;
+// What is stored in one go within so many aligned bytes is fetched in one go.
+constexpr uint64_t kAtomicBlock = 8;
 
 bool IsConstantCode(const Vma& vma) {
   return !vma.shared() && vma.kind == VmaKind::kPlain && (vma.prot & PROT_EXEC) != 0 && (vma.prot & PROT_READ) != 0 &&
@@ -21,9 +22,11 @@ bool IsConstantCode(const Vma& vma) {
 }  // namespace
 
 bool MemoryManager::StoreCode(GuestAddr addr, const std::vector<uint8_t>& bytes) {
-  const GuestAddr word = addr & ~(kWord - 1);
-  if (addr + bytes.size() > word + kWord) return ForceCopyOut(addr, bytes.data(), bytes.size()) == bytes.size();
+  const GuestAddr block = addr & ~(kAtomicBlock - 1);
+  if (addr + bytes.size() > block + kAtomicBlock || bytes.size() > sizeof(uint32_t))
+    return ForceCopyOut(addr, bytes.data(), bytes.size()) == bytes.size();
   // Other threads may be executing it: they see the old instruction or the new one.
+  const GuestAddr word = std::min(addr, block + kAtomicBlock - sizeof(uint32_t));
   uint32_t old;
   if (ForceCopyIn(&old, word, sizeof old) != sizeof old) return false;
   uint32_t changed = old;
