@@ -86,8 +86,11 @@ void CoreDump::Run(const SigInfo& info) {
   bool written = false;
   {
     Task::FsCall fs(dumper_);
-    if (Result<RefPtr<File>> file = OpenCore(fs); file.ok())
-      written = WriteCoreFile(dumper_, fs, **file, dumper_.thread_group().rlimits().Soft(RLIMIT_CORE), info, threads);
+    if (Result<RefPtr<File>> file = OpenCore(fs); file.ok()) {
+      WriteCoreFile(dumper_, fs, **file, dumper_.thread_group().rlimits().Soft(RLIMIT_CORE), info, threads);
+      // However little of it the limit let through: so it is on Linux.
+      written = true;
+    }
   }
   if (written) {
     // Before the others go: the last thread to leave brings the status along.

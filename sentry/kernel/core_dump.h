@@ -49,8 +49,8 @@ class CoreDump : public RefCounted {
 };
 
 // core_file.cc: writes the ELF file of `t`'s process into the open `file`, at most `limit` bytes; `threads` begins with
-// the one that the signal hit. False when not even the headers could be written.
-bool WriteCoreFile(Task& t, const VfsContext& ctx, File& file, uint64_t limit, const SigInfo& info,
+// the one that the signal hit.
+void WriteCoreFile(Task& t, const VfsContext& ctx, File& file, uint64_t limit, const SigInfo& info,
                    const std::vector<CoreThread>& threads);
 
 }  // namespace moat

@@ -193,7 +193,7 @@ void WriteMemory(MemoryManager& mm, const Segment& s, Output& out) {
 
 }  // namespace
 
-bool WriteCoreFile(Task& t, const VfsContext& ctx, File& file, uint64_t limit, const SigInfo& info,
+void WriteCoreFile(Task& t, const VfsContext& ctx, File& file, uint64_t limit, const SigInfo& info,
                    const std::vector<CoreThread>& threads) {
   const std::vector<Segment> segments = FindSegments(t);
   std::string notes;
@@ -247,20 +247,18 @@ bool WriteCoreFile(Task& t, const VfsContext& ctx, File& file, uint64_t limit, c
   out.Write(&header, sizeof header);
   out.Write(table.data(), table.size() * sizeof table[0]);
   out.Write(notes.data(), notes.size());
-  if (!out.good()) return false;
   out.Skip(first_data - out.at());
   for (const Segment& s : segments) {
     if (!out.good()) break;
     WriteMemory(t.memory(), s, out);
   }
-  // A core that the limit cut short counts as dumped all the same, as on Linux; one that ends in a hole gets its size.
+  // One that ends in a hole gets its size.
   Result<Kstat> attr = file.GetAttr();
   if (out.good() && attr.ok() && attr->size < offset) {
     AttrChange grown;
     grown.size = offset;
     (void)file.inode()->SetAttr(ctx, grown);
   }
-  return true;
 }
 
 }  // namespace moat

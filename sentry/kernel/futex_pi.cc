@@ -104,11 +104,19 @@ Result<void> FutexTable::AcquireQueued(Task& t, GuestAddr addr, FutexWaiter& w, 
     }
     if (owner == static_cast<uint32_t>(w.tid) && w.state.load() == FutexWaiter::State::kQueued)
       return give_up(kEDEADLK);
-    if (!t.kernel().FindTask(static_cast<int32_t>(owner), *t.pid_ns())) return give_up(kESRCH);
+    const RefPtr<Task> holder = t.kernel().FindTask(static_cast<int32_t>(owner), *t.pid_ns());
+    if (!holder || holder->exited()) return give_up(kESRCH);
     {
       FutexBucket& b = BucketOf(w.key);
       MutexLock lock(b.mu);
       w.owner_tid = static_cast<int32_t>(owner);
+    }
+    if (holder->releases_futexes() && w.state.load() == FutexWaiter::State::kQueued) {
+      // It gives the word away, or will soon be gone.
+      constexpr Nanos kLookAgain = 1'000'000;
+      Result<void> parked = ParkInterruptible(t, DeadlineAfter(kLookAgain));
+      if (!parked.ok() && parked.error() == kERESTARTSYS) return give_up(kERESTARTNOINTR);
+      continue;
     }
     if (*word & FUTEX_WAITERS) break;
     Result<uint32_t> seen = t.memory().CompareExchange32(addr, *word, *word | FUTEX_WAITERS);

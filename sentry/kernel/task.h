@@ -145,6 +145,8 @@ class Task : public RefCounted {
   bool exited() const { return exited_.load(std::memory_order_acquire); }
   // It has told its joiner (set_tid_address(2)) that it is gone.
   bool leaving() const { return leaving_.load(std::memory_order_acquire); }
+  // It releases its futexes, or has: who waits for it from now on may go unseen.
+  bool releases_futexes() const { return releases_futexes_.load(std::memory_order_seq_cst); }
   int parent_death_signal() const { return parent_death_signal_.load(std::memory_order_relaxed); }
   void set_parent_death_signal(int s) { parent_death_signal_.store(s, std::memory_order_relaxed); }
   uint64_t timer_slack() const { return timer_slack_.load(std::memory_order_relaxed); }
@@ -303,6 +305,7 @@ class Task : public RefCounted {
   std::atomic<bool> parked_{false};
   std::atomic<bool> exited_{false};
   std::atomic<bool> leaving_{false};
+  std::atomic<bool> releases_futexes_{false};
 
   TraceState trace_;  // ptrace(2)
 

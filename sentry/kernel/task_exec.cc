@@ -136,6 +136,7 @@ void TaskExec::Install(Task& t, NewProgram& program) {
     std::swap(t.mm_, old);
     program.mm = std::move(old);
   }
+  t.releases_futexes_.store(false, std::memory_order_seq_cst);
   TaskExit::ReleaseVforkParent(t);
 
   RefPtr<SignalActions> actions;

@@ -51,6 +51,7 @@ void TaskExit::ReleaseVforkParent(Task& t) {
 void TaskExit::LeaveMemory(Task& t) {
   MemoryManager& mm = t.memory();
   FutexTable& futexes = t.kernel().futexes();
+  t.releases_futexes_.store(true, std::memory_order_seq_cst);
   futexes.ReleaseAtExit(mm, t.tid(), t.robust_list);
   t.robust_list = 0;
   rseq::Leave(t);

@@ -209,6 +209,10 @@ TEST_F(CoreDump, CutShortAtTheLimit) {
   EXPECT_GT(st.st_size, 0);
   EXPECT_LE(st.st_blocks * 512, kLimit);
 }
+TEST_F(CoreDump, NoRoomForItsHeadersEither) {
+  EXPECT_TRUE(WCOREDUMP(Status([] { abort(); }, kPage)));
+  EXPECT_TRUE(Exists(Path()));
+}
 TEST_F(CoreDump, OtherSignalsLeaveNone) {
   EXPECT_FALSE(WCOREDUMP(Status([] { raise(SIGTERM); })));
   EXPECT_FALSE(WCOREDUMP(Status([] { raise(SIGKILL); })));
