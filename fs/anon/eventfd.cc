@@ -9,7 +9,8 @@
 
 namespace moat {
 namespace {
-constexpr uint64_t kMax = ~uint64_t{0} - 1;
+constexpr uint64_t kOverflow = ~uint64_t{0};  // only signals get there
+constexpr uint64_t kMax = kOverflow - 1;
 std::atomic<uint64_t> next_id{0};
 }  // namespace
 
@@ -39,10 +40,10 @@ Result<size_t> EventFd::Write(const VfsContext&, IoSource& src) {
   uint64_t value;
   size_t n = TRY(src.Take(&value, sizeof value));
   if (n != sizeof value) return kEFAULT;
-  if (value == ~uint64_t{0}) return kEINVAL;
+  if (value == kOverflow) return kEINVAL;
   {
     MutexLock lock(mu_);
-    if (kMax - count_ < value) {
+    if (kOverflow - count_ <= value) {
       src.Rewind(sizeof value);  // the caller tries again when the counter was read
       return kEAGAIN;
     }
@@ -55,7 +56,7 @@ Result<size_t> EventFd::Write(const VfsContext&, IoSource& src) {
 void EventFd::Signal() {
   {
     MutexLock lock(mu_);
-    if (count_ < kMax) ++count_;
+    if (count_ < kOverflow) ++count_;
   }
   wait_queue().Notify(EPOLLIN | EPOLLRDNORM);
 }
@@ -65,7 +66,8 @@ EventMask EventFd::Poll(EventMask interest) {
   EventMask ready = 0;
   if (count_ > 0) ready |= EPOLLIN | EPOLLRDNORM;
   if (count_ < kMax) ready |= EPOLLOUT | EPOLLWRNORM;
-  return ready & interest;
+  if (count_ == kOverflow) ready |= EPOLLERR;
+  return ready & (interest | EPOLLERR);
 }
 
 std::string EventFd::FdInfo() const {

@@ -15,7 +15,7 @@ class EventFd final : public File {
   Result<size_t> Write(const VfsContext& ctx, IoSource& src) override;
   EventMask Poll(EventMask interest) override;
   std::string FdInfo() const override;
-  // A signal from the sentry itself (aio completion): adds 1 unless the counter is full.
+  // A signal from the sentry itself (aio completion): adds 1. One more than can be written is an overflow, EPOLLERR.
   void Signal();
 
  private:

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <map>
+#include <unordered_map>
 
 #include "platform/base/mutex.h"
 #include "platform/base/ref_ptr.h"
@@ -36,10 +37,10 @@ Result<void> ApplyPerm(const UserNamespace& ns, const ipc_perm& from, IpcPerm* p
 template <typename T>  // has IpcPerm perm; int id; bool removed
 class IpcTable {
  public:
-  static constexpr int kMax = 32000;        // SHMMNI and the like
   static constexpr int kIndexSpan = 32768;  // ids are sequence * span + index
 
-  explicit IpcTable(const UserNamespace& owner) : owner_(owner) {}
+  // `max`: objects, SHMMNI and the like.
+  IpcTable(const UserNamespace& owner, int max) : owner_(owner), max_(max) {}
   Mutex& mutex() ABSL_LOCK_RETURNED(mu_) { return mu_; }
   const UserNamespace& owner() const { return owner_; }
 
@@ -59,21 +60,18 @@ class IpcTable {
   Result<int> Get(const Credentials& cred, int32_t key, int flags, Make make, Fits fits)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     if (key != IPC_PRIVATE) {
-      for (auto& [index, o] : objects_) {
-        if (o->perm.key != key) continue;
+      if (auto at = by_key_.find(key); at != by_key_.end()) {
+        T& o = *objects_.find(at->second)->second;
         if ((flags & IPC_CREAT) && (flags & IPC_EXCL)) return kEEXIST;
-        TRY(fits(*o));
-        TRY(CheckIpc(cred, o->perm, owner_, static_cast<uint32_t>(flags) & 0777));
-        return o->id;
+        TRY(fits(o));
+        TRY(CheckIpc(cred, o.perm, owner_, static_cast<uint32_t>(flags) & 0777));
+        return o.id;
       }
       if (!(flags & IPC_CREAT)) return kENOENT;
     }
-    int index = 0;  // the lowest free one
-    for (auto& [used, o] : objects_) {
-      if (used != index) break;
-      ++index;
-    }
-    if (index >= kMax) return kENOSPC;
+    if (objects_.size() >= static_cast<size_t>(max_)) return kENOSPC;
+    while (objects_.contains(lowest_free_)) ++lowest_free_;
+    const int index = lowest_free_;
     RefPtr<T> o = TRY(make());
     o->perm.key = key;
     o->perm.uid = o->perm.cuid = cred.euid;
@@ -82,6 +80,7 @@ class IpcTable {
     o->id = static_cast<int>(sequence_++ % (INT32_MAX / kIndexSpan)) * kIndexSpan + index;
     int id = o->id;
     objects_.emplace(index, std::move(o));
+    if (key != IPC_PRIVATE) by_key_.emplace(key, index);
     return id;
   }
 
@@ -89,6 +88,8 @@ class IpcTable {
   RefPtr<T> Remove(T& o) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     auto at = objects_.find(o.id % kIndexSpan);
     RefPtr<T> taken = std::move(at->second);
+    lowest_free_ = std::min(lowest_free_, at->first);
+    if (auto key = by_key_.find(taken->perm.key); key != by_key_.end() && key->second == at->first) by_key_.erase(key);
     objects_.erase(at);
     taken->removed = true;
     return taken;
@@ -100,8 +101,11 @@ class IpcTable {
 
  private:
   const UserNamespace& owner_;
+  const int max_;
   Mutex mu_{LockRank::kIpc};
-  std::map<int, RefPtr<T>> objects_ ABSL_GUARDED_BY(mu_);
+  std::map<int, RefPtr<T>> objects_ ABSL_GUARDED_BY(mu_);  // by index
+  std::unordered_map<int32_t, int> by_key_ ABSL_GUARDED_BY(mu_);
+  int lowest_free_ ABSL_GUARDED_BY(mu_) = 0;  // no index below it is free
   uint32_t sequence_ ABSL_GUARDED_BY(mu_) = 0;
 };
 

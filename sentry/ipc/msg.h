@@ -33,7 +33,8 @@ struct MsgQueue final : RefCounted {
 
 class MsgTable final : public RefCounted {
  public:
-  explicit MsgTable(const UserNamespace& owner) : table_(owner) {}
+  static constexpr int kMaxQueues = 32000;  // MSGMNI
+  explicit MsgTable(const UserNamespace& owner) : table_(owner, kMaxQueues) {}
   static RefPtr<MsgTable> Of(IpcNamespace& ns);
   static constexpr uint64_t kMaxMessage = 8192, kMaxQueue = 16384;
 

@@ -36,7 +36,8 @@ struct SemSet final : RefCounted {
 
 class SemTable final : public RefCounted {
  public:
-  explicit SemTable(const UserNamespace& owner) : table_(owner) {}
+  static constexpr int kMaxSets = 32000;  // SEMMNI
+  explicit SemTable(const UserNamespace& owner) : table_(owner, kMaxSets) {}
   static RefPtr<SemTable> Of(IpcNamespace& ns);
 
   static constexpr int kMaxPerSet = 32000, kMaxOps = 500, kMaxValue = 32767;

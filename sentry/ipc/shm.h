@@ -25,7 +25,8 @@ struct ShmSegment final : RefCounted {
 
 class ShmTable final : public RefCounted {
  public:
-  explicit ShmTable(const UserNamespace& owner) : table_(owner) {}
+  static constexpr int kMaxSegments = 4096;  // SHMMNI
+  explicit ShmTable(const UserNamespace& owner) : table_(owner, kMaxSegments) {}
   static RefPtr<ShmTable> Of(IpcNamespace& ns);
 
   Result<int> Get(Task& t, int32_t key, size_t size, int flags);

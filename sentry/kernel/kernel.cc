@@ -29,7 +29,6 @@ Result<std::unique_ptr<Kernel>> Kernel::Create(KernelOptions options) {
   kernel->allowed_cpus_ = std::move(options.cpus);
   kernel->cpu_share_ = std::make_unique<CpuShare>(kernel->allowed_cpus_.count());
   kernel->total_memory_ = options.total_memory;
-  kernel->boot_time_ = ReadHostClock(CLOCK_BOOTTIME);
   MmEnvironment& env = kernel->mm_environment_;
   env.memory = kernel->memory_.get();
   env.commit = kernel->commit_.get();

@@ -76,7 +76,6 @@ class Kernel {
   int cpus() const { return allowed_cpus_.limit(); }
   CpuShare& cpu_share() { return *cpu_share_; }
   uint64_t total_memory() const { return total_memory_; }
-  Nanos boot_time() const { return boot_time_; }  // CLOCK_BOOTTIME of the sandbox's start
   FutexTable& futexes() { return futexes_; }
   const RefPtr<UserNamespace>& root_user_ns() const { return root_user_ns_; }
   const RefPtr<PidNamespace>& root_pid_ns() const { return root_pid_ns_; }
@@ -141,7 +140,6 @@ class Kernel {
   CpuSet allowed_cpus_;
   std::unique_ptr<CpuShare> cpu_share_;
   uint64_t total_memory_ = 0;  // KernelOptions::total_memory
-  Nanos boot_time_ = 0;
   FutexTable futexes_;
   RefPtr<UserNamespace> root_user_ns_;
   RefPtr<PidNamespace> root_pid_ns_;

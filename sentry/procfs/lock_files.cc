@@ -68,7 +68,7 @@ Text Shm(const VfsContext& ctx) {
         return fmt::format(
             "{:10} {:10}  {:4o} {:21} {:5} {:5}  {:5} {:5} {:5} {:5} {:5} {:10} {:10} {:10} {:21} {:21}\n", p.__key, id,
             p.mode, d.shm_segsz, d.shm_cpid, d.shm_lpid, d.shm_nattch, p.uid, p.gid, p.cuid, p.cgid, d.shm_atime,
-            d.shm_dtime, d.shm_ctime, 0, 0);
+            d.shm_dtime, d.shm_ctime, PageCeil(d.shm_segsz), 0);
       });
 }
 

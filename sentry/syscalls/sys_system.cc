@@ -58,7 +58,7 @@ Result<int64_t> SysSysinfo(Task& t, UserOut<abi::Sysinfo> out) {
   MemoryInfo memory = ReadMemoryInfo(t.kernel());
   abi::Sysinfo info{};
   // Rounded up, as Linux does: never 0.
-  info.uptime = (ReadHostClock(CLOCK_BOOTTIME) - t.kernel().boot_time()) / kNanosPerSec + 1;
+  info.uptime = (ReadHostClock(CLOCK_BOOTTIME) + kNanosPerSec - 1) / kNanosPerSec;
   for (unsigned long& load : info.loads) load = 0;
   info.totalram = memory.total;
   info.freeram = memory.free;

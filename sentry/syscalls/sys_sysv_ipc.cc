@@ -80,7 +80,7 @@ Result<int64_t> SysShmctl(Task& t, int id, int command, GuestAddr arg) {
       shminfo info{};
       info.shmmax = info.shmall = ~0ul - (1ul << 24);
       info.shmmin = 1;
-      info.shmmni = info.shmseg = 4096;
+      info.shmmni = info.shmseg = ShmTable::kMaxSegments;
       return WriteResult(t, arg, info, table->GetTotals().highest_index);
     }
     case SHM_INFO: {
@@ -176,7 +176,7 @@ Result<int64_t> SysSemctl(Task& t, int id, int number, int command, uint64_t arg
     case SEM_INFO: {
       SemTable::Totals totals = table->GetTotals();
       seminfo info{};
-      info.semmni = IpcTable<SemSet>::kMax;
+      info.semmni = SemTable::kMaxSets;
       info.semmns = 1024000000;
       info.semmsl = SemTable::kMaxPerSet;
       info.semopm = SemTable::kMaxOps;
@@ -253,7 +253,7 @@ Result<int64_t> SysMsgctl(Task& t, int id, int command, GuestAddr arg) {
       msginfo info{};
       info.msgmax = MsgTable::kMaxMessage;
       info.msgmnb = MsgTable::kMaxQueue;
-      info.msgmni = IpcTable<MsgQueue>::kMax;
+      info.msgmni = MsgTable::kMaxQueues;
       info.msgssz = 16;
       info.msgseg = 0xffff;
       if (command == MSG_INFO) {

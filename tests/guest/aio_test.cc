@@ -180,6 +180,29 @@ TEST_F(Aio, EventfdIsTold) {
   EXPECT_EQ(count, 1u);
   EXPECT_EQ(Get(1, 1), 1);
 }
+// Nobody can write that much; the kernel's own signals go on counting, once.
+TEST_F(Aio, EventfdOverflows) {
+  const ScopedFd event(eventfd(0, EFD_NONBLOCK));
+  uint64_t count = ~uint64_t{0} - 1;
+  ASSERT_EQ(write(event.get(), &count, 8), 8);
+  char b[4];
+  iocb r = Request(IOCB_CMD_PREAD, fd(), b, 4);
+  r.aio_flags = IOCB_FLAG_RESFD;
+  r.aio_resfd = static_cast<uint32_t>(event.get());
+  for (int i = 0; i < 2; ++i) {
+    ASSERT_EQ(Submit(r), 1);
+    EXPECT_EQ(Get(1, 1), 1);
+  }
+  pollfd p = {event.get(), POLLIN | POLLOUT, 0};
+  EXPECT_EQ(poll(&p, 1, 0), 1);
+  EXPECT_EQ(p.revents, POLLIN | POLLERR);
+  uint64_t one = 1;
+  EXPECT_FAIL(write(event.get(), &one, 8), EAGAIN);
+  EXPECT_EQ(read(event.get(), &count, 8), 8);
+  EXPECT_EQ(count, ~uint64_t{0});
+  EXPECT_EQ(poll(&p, 1, 0), 1);
+  EXPECT_EQ(p.revents, POLLOUT);
+}
 TEST_F(Aio, GeteventsErrors) {
   EXPECT_FAIL(Get(-1, 1, &kNow), EINVAL);
   EXPECT_FAIL(Get(0, -1, &kNow), EINVAL);

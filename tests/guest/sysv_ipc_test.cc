@@ -1,6 +1,7 @@
 // System V IPC: semaphores with undo, shared memory, message queues; POSIX message queue calls.
 #include <fcntl.h>
 #include <mqueue.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/ipc.h>
@@ -127,6 +128,22 @@ TEST_F(Semaphore, KeyExclusive) {
   EXPECT_OK(semctl(a, 0, IPC_RMID));
 }
 
+TEST_F(Semaphore, ManyKeysAndTheirRemoval) {
+  constexpr int kSets = 200, kFirst = 0x7100;
+  int ids[kSets];
+  for (int i = 0; i < kSets; ++i) ASSERT_OK(ids[i] = semget(kFirst + i, 1, IPC_CREAT | IPC_EXCL | 0600));
+  for (int i = 0; i < kSets; ++i) EXPECT_EQ(semget(kFirst + i, 0, 0), ids[i]);
+  for (int i = 0; i < kSets; i += 2) EXPECT_OK(semctl(ids[i], 0, IPC_RMID));
+  for (int i = 0; i < kSets; i += 2) {
+    EXPECT_FAIL(semget(kFirst + i, 0, 0), ENOENT);
+    ASSERT_OK(ids[i] = semget(kFirst + i, 1, IPC_CREAT | IPC_EXCL | 0600));
+  }
+  for (int i = 0; i < kSets; ++i) {
+    EXPECT_EQ(semget(kFirst + i, 0, 0), ids[i]);
+    EXPECT_OK(semctl(ids[i], 0, IPC_RMID));
+  }
+}
+
 class SharedMemory : public testing::Test {
  protected:
   void SetUp() override { ASSERT_OK(id_ = shmget(IPC_PRIVATE, 2 * kPage, 0600)); }
@@ -149,6 +166,18 @@ TEST_F(SharedMemory, SharedWithChildren) {
   EXPECT_TRUE(PassesInChild([&] { a[0] = 'c'; }));
   EXPECT_EQ(a[0], 'c');
   shmdt(a);
+}
+TEST_F(SharedMemory, NoMoreSegmentsThanTheLimit) {
+  EXPECT_TRUE(PassesInChild([] {
+    if (unshare(CLONE_NEWIPC) != 0) return;  // the host's own are not used up
+    shminfo limits;
+    ASSERT_OK(shmctl(0, IPC_INFO, reinterpret_cast<shmid_ds*>(&limits)));
+    ASSERT_EQ(limits.shmmni, 4096u);
+    for (unsigned i = 0; i < limits.shmmni; ++i) ASSERT_OK(shmget(static_cast<key_t>(0x100 + i), 1, IPC_CREAT | 0600));
+    EXPECT_FAIL(shmget(IPC_PRIVATE, 1, 0600), ENOSPC);
+    EXPECT_FAIL(shmget(0x99, 1, IPC_CREAT | 0600), ENOSPC);
+    EXPECT_OK(shmget(0x100, 1, IPC_CREAT | 0600));
+  }));
 }
 TEST_F(SharedMemory, SurvivesDetach) {
   char* a = Attach();
