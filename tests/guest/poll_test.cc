@@ -112,18 +112,26 @@ TEST_F(Poll, InterruptedDespiteRestart) {
   EXPECT_EQ(WaitStatus(child), 0);
 }
 TEST_F(Poll, ContinuesAfterStopAndCont) {  // no handler runs, so the wait is restarted with the rest of its time
-  const pid_t child = Spawn([&] {
-    pollfd p = {r(), POLLIN, 0};
-    const double start = Now();
-    EXPECT_EQ(poll(&p, 1, 200), 0);
-    EXPECT_GE(Now() - start, 0.19);
-  });
-  ASSERT_TRUE(Sleeps(child));
-  ASSERT_OK(kill(child, SIGSTOP));
-  int status;
-  ASSERT_OK(waitpid(child, &status, WUNTRACED));
-  ASSERT_OK(kill(child, SIGCONT));
-  EXPECT_EQ(WaitStatus(child), 0);
+  // Longer on a busy machine, until it is stopped while it waits.
+  for (int time = 200; time < 10'000; time *= 2) {
+    const pid_t child = Spawn([&] {
+      pollfd p = {r(), POLLIN, 0};
+      const double start = Now();
+      EXPECT_EQ(poll(&p, 1, time), 0);
+      EXPECT_GE(Now() - start, 0.00095 * time);
+    });
+    const bool waits = Sleeps(child, child, 0.0005 * time);
+    ASSERT_OK(kill(child, SIGSTOP));
+    int status;
+    ASSERT_OK(waitpid(child, &status, WUNTRACED));
+    const bool stopped = WIFSTOPPED(status);
+    if (stopped) {
+      ASSERT_OK(kill(child, SIGCONT));
+      EXPECT_EQ(WaitStatus(child), 0);
+    }
+    if (waits && stopped) return;
+  }
+  FAIL() << "it was never seen waiting";
 }
 TEST_F(Poll, PpollSwapsTheMask) {
   SignalLog::Reset();
