@@ -22,6 +22,13 @@ class CallSitesTest : public testing::Test {
   void Fill(size_t n, uint8_t byte) { code_.resize(code_.size() + n, byte); }
   // Instructions that pass control on and are no padding.
   void Work(size_t n) { Fill(n, 0x50); }
+  // A function's end and so many bytes of padding, whose address it is.
+  GuestAddr End(size_t padding) {
+    Add({kRet});
+    const GuestAddr at = kCode + code_.size();
+    Fill(padding, kNop);
+    return at;
+  }
   // `xor %eax, %eax; syscall`; the address behind it.
   GuestAddr Zeroed() { return kCode + Add({0x31, 0xc0, 0x0f, 0x05}) + 4; }
   GuestAddr Numbered(uint8_t number) { return kCode + Add({0xb8, number, 0, 0, 0, 0x0f, 0x05}) + 7; }
@@ -43,6 +50,14 @@ class CallSitesTest : public testing::Test {
   }
   bool IsFarJump(GuestAddr at) const { return At(at) == 0xff && At(at + 1) == 0x24 && At(at + 2) == 0x25; }
 
+  // Where a thread that is interrupted at `ip` is to the guest; 0: nowhere of ours.
+  GuestAddr Rewound(GuestAddr ip) const {
+    user_regs_struct regs = {};
+    regs.rip = ip;
+    Area area = {};
+    return sites_.Rewind(regs, area) ? regs.rip : 0;
+  }
+
   Bytes code_;
   CallSites sites_;
 };
@@ -51,9 +66,7 @@ TEST_F(CallSitesTest, JumpsToPaddingBehindTheFunction) {
   Work(16);
   const GuestAddr behind = Zeroed();
   Work(20);
-  Add({kRet});
-  const GuestAddr padding = kCode + code_.size();
-  Fill(9, kNop);
+  const GuestAddr padding = End(9);
   Work(40);
   ASSERT_TRUE(Plan(behind, 0));
   EXPECT_EQ(Target(behind - 2), padding);
@@ -81,9 +94,7 @@ TEST_F(CallSitesTest, HopsToPaddingOutOfReach) {
   Add({kRet});
   const GuestAddr hop = kCode + Add({0x0f, 0x1f, 0x40, 0});  // a nop of four bytes
   Work(100);
-  Add({kRet});
-  const GuestAddr padding = kCode + code_.size();
-  Fill(7, kNop);
+  const GuestAddr padding = End(7);
   Work(20);
   ASSERT_TRUE(Plan(behind, 0));
   EXPECT_EQ(Target(behind - 2), hop);
@@ -92,40 +103,27 @@ TEST_F(CallSitesTest, HopsToPaddingOutOfReach) {
   EXPECT_EQ(At(hop + 3), kInt3);
   EXPECT_TRUE(IsFarJump(padding));
   // A thread that is interrupted on the way is at its call still.
-  for (GuestAddr at : {hop, padding}) {
-    user_regs_struct regs = {};
-    regs.rip = at;
-    Area area = {};
-    EXPECT_TRUE(sites_.Rewind(regs, area));
-    EXPECT_EQ(regs.rip, behind - 2);
-  }
+  for (GuestAddr at : {hop, padding}) EXPECT_EQ(Rewound(at), behind - 2);
   sites_.Forget(behind - 2, behind);
-  user_regs_struct regs = {};
-  regs.rip = hop;
-  Area area = {};
-  EXPECT_FALSE(sites_.Rewind(regs, area));
+  EXPECT_EQ(Rewound(hop), 0u);
 }
 
 TEST_F(CallSitesTest, TooFarEvenWithAHop) {
   Work(16);
   const GuestAddr behind = Zeroed();
   Work(90);
-  Add({kRet, kNop, kNop});
+  (void)End(2);
   Work(150);
-  Add({kRet});
-  Fill(20, kNop);
+  (void)End(20);
   EXPECT_FALSE(Plan(behind, 0));
 }
 
 TEST_F(CallSitesTest, SitesDoNotShareTheirPadding) {
   Work(16);
   const GuestAddr first = Zeroed(), second = Zeroed();
-  Add({kRet});
-  Fill(7, kNop);
+  (void)End(7);
   Work(30);
-  Add({kRet});
-  const GuestAddr later = kCode + code_.size();
-  Fill(7, kNop);
+  const GuestAddr later = End(7);
   Work(30);
   ASSERT_TRUE(Plan(first, 0));
   ASSERT_TRUE(Plan(second, 0));
@@ -136,9 +134,7 @@ TEST_F(CallSitesTest, SitesDoNotShareTheirPadding) {
 TEST_F(CallSitesTest, ANumberedSiteLeavesScarcePadding) {
   Work(16);
   const GuestAddr behind = Numbered(1);
-  Add({kRet});
-  const GuestAddr padding = kCode + code_.size();
-  Fill(7, kNop);
+  const GuestAddr padding = End(7);
   Work(200);
   ASSERT_TRUE(Plan(behind, 1, /*alone=*/true));
   EXPECT_TRUE(IsFarJump(behind - 7));
@@ -158,8 +154,7 @@ TEST_F(CallSitesTest, TwoBytesOfDifferentEightsNeedSomebodyAlone) {
   Work(21);
   const GuestAddr behind = Zeroed();
   ASSERT_EQ((behind - 2) % 8, 7u);
-  Add({kRet});
-  Fill(20, kNop);
+  (void)End(20);
   EXPECT_FALSE(Plan(behind, 0, /*alone=*/false));
   EXPECT_TRUE(Plan(behind, 0, /*alone=*/true));
 }

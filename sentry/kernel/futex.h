@@ -101,7 +101,7 @@ class FutexTable {
   Result<int64_t> CmpRequeuePi(Task& t, GuestAddr addr1, GuestAddr addr2, bool shared, int requeue, uint32_t expected);
 
   // --- a task's end (or its execve) ---
-  // Walks the robust list at `head` as the exiting task `tid`, then hands over PI words that others wait for.
+  // Hands over PI words that others wait for, as the exiting task `tid`, then walks the robust list at `robust_head`.
   void ReleaseAtExit(MemoryManager& mm, int32_t tid, GuestAddr robust_head);
 
  private:
@@ -117,6 +117,8 @@ class FutexTable {
   // Gives the word, now owned by `from`, to the next waiter or to nobody. `died` is FUTEX_OWNER_DIED or 0.
   Result<void> HandOver(MemoryManager& mm, GuestAddr addr, const FutexKey& key, uint32_t from, uint32_t died);
   Result<void> AcquireQueued(Task& t, GuestAddr addr, FutexWaiter& w, Deadline deadline);
+  // Hands over the words that `tid` owns as far as their sleepers know.
+  void ReleaseOwned(MemoryManager& mm, int32_t tid);
   void ReleaseRobust(MemoryManager& mm, int32_t tid, GuestAddr entry, int64_t offset, bool pi, bool pending);
   std::array<FutexBucket, kBuckets> buckets_;
   std::atomic<int> pi_calls_{0};  // LockPi and WaitRequeuePi under way: no waiter has an owner without one

@@ -246,15 +246,9 @@ void FutexTable::ReleaseRobust(MemoryManager& mm, int32_t tid, GuestAddr entry, 
   if (WakeKey(*key, 1, FUTEX_BITSET_MATCH_ANY) == 0) WakeKey(private_key, 1, FUTEX_BITSET_MATCH_ANY);
 }
 
-void FutexTable::ReleaseAtExit(MemoryManager& mm, int32_t tid, GuestAddr robust_head) {
-  struct Head {  // struct robust_list_head
-    uint64_t next;
-    int64_t offset;
-    uint64_t pending;
-  } head;
-  // PI words that others sleep on go to them before the robust walk clears the owner from the words.
-  const bool may_own = pi_calls_.load(std::memory_order_seq_cst) != 0;
-  for (FutexBucket& b : std::span(buckets_).first(may_own ? kBuckets : 0)) {
+void FutexTable::ReleaseOwned(MemoryManager& mm, int32_t tid) {
+  if (pi_calls_.load(std::memory_order_seq_cst) == 0) return;
+  for (FutexBucket& b : buckets_) {
     for (;;) {
       FutexKey key;
       {
@@ -268,6 +262,16 @@ void FutexTable::ReleaseAtExit(MemoryManager& mm, int32_t tid, GuestAddr robust_
       [[maybe_unused]] Result<void> r = HandOver(mm, key.offset, key, static_cast<uint32_t>(tid), FUTEX_OWNER_DIED);
     }
   }
+}
+
+void FutexTable::ReleaseAtExit(MemoryManager& mm, int32_t tid, GuestAddr robust_head) {
+  struct Head {  // struct robust_list_head
+    uint64_t next;
+    int64_t offset;
+    uint64_t pending;
+  } head;
+  // Before the robust walk clears the owner from the words.
+  ReleaseOwned(mm, tid);
   if (robust_head == 0 || mm.CopyIn(&head, robust_head, sizeof head) != sizeof head) return;
   uint64_t pending = head.pending & ~1ull;
   uint64_t entry = head.next;

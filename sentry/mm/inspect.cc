@@ -1,8 +1,7 @@
 // MemoryManager as /proc shows it: areas, totals.
-#include <unistd.h>
-
 #include <algorithm>
 
+#include "sentry/mm/committed.h"
 #include "sentry/mm/memory_manager.h"
 
 namespace moat {
@@ -18,16 +17,7 @@ constexpr int kMaxProbes = 2000;
 uint64_t Committed(int fd, FileRange range, int* probes) {
   if (range.length() <= kAskAbove) return range.length();
   uint64_t total = 0;
-  off_t at = static_cast<off_t>(range.start);
-  const off_t end = static_cast<off_t>(range.end);
-  while (at < end && (*probes)++ < kMaxProbes) {
-    const off_t data = lseek(fd, at, SEEK_DATA);
-    if (data < 0 || data >= end) return total;
-    off_t hole = lseek(fd, data, SEEK_HOLE);
-    if (hole < 0 || hole > end) hole = end;
-    total += static_cast<uint64_t>(hole - data);
-    at = hole;
-  }
+  *probes += VisitCommitted(fd, range, kMaxProbes - *probes, [&](FileRange piece) { total += piece.length(); });
   return total;
 }
 

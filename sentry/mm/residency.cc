@@ -4,8 +4,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <climits>
 #include <cstring>
 
+#include "sentry/mm/committed.h"
 #include "sentry/mm/memory_manager.h"
 
 namespace moat {
@@ -13,18 +15,9 @@ namespace {
 
 // Sets bit 0 for each page of the memory file's range that has memory behind it.
 void MarkCommitted(int fd, FileRange range, uint8_t* pages) {
-  off_t at = static_cast<off_t>(range.start);
-  const off_t end = static_cast<off_t>(range.end);
-  while (at < end) {
-    const off_t data = lseek(fd, at, SEEK_DATA);
-    if (data < 0 || data >= end) return;
-    off_t hole = lseek(fd, data, SEEK_HOLE);
-    if (hole < 0 || hole > end) hole = end;
-    const uint64_t first = (static_cast<uint64_t>(data) - range.start) / kPageSize;
-    const uint64_t last = (static_cast<uint64_t>(hole) - range.start + kPageSize - 1) / kPageSize;
-    memset(pages + first, 1, last - first);
-    at = hole;
-  }
+  (void)VisitCommitted(fd, range, INT_MAX, [&](FileRange piece) {
+    memset(pages + (piece.start - range.start) / kPageSize, 1, PageCeil(piece.length()) / kPageSize);
+  });
 }
 
 }  // namespace
