@@ -1,5 +1,6 @@
 #include "platform/systrap/address_space.h"
 
+#include <limits.h>
 #include <linux/futex.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -180,7 +181,8 @@ Result<std::unique_ptr<GuestThread>> SystrapAddressSpace::MakeThread() {
     if (agent_.call().args[0] != 0) return kENOMEM;
     page.thread_area = address;
     page.thread_order.fetch_add(1, std::memory_order_release);
-    syscall(SYS_futex, &page.thread_order, FUTEX_WAKE, 1, nullptr, nullptr, 0);
+    // Every waiter: the page's last stub may have been killed and not be gone yet, and be woken in place of this one.
+    syscall(SYS_futex, &page.thread_order, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
     return pool_.AwaitThread(area.listener, pid_);
   }();
   if (!listener.ok()) {
