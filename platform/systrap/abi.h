@@ -77,6 +77,8 @@
 #define MAILBOX_CALL 1      // by the guest: a call is in the box
 #define MAILBOX_TAKEN 2     // by the sentry: it works on it
 #define MAILBOX_ANSWERED 3  // by the sentry: the result is in the box
+// A flag of the first two, by the guest: it will sleep next, and whoever answers wakes it.
+#define MAILBOX_SLEEPING 4
 
 // The call number with which a thread sleeps until its mailbox is answered.
 #define SYSTRAP_SLEEP 0x4d70

@@ -166,8 +166,12 @@ void SystrapContext::Interrupt() {
 }
 
 Result<void> SystrapContext::Go(Registers& regs) {
-  if (thread_->sleeping()) policy_.OnWakeUp();
-  if (!thread_->HasFrame()) return thread_->Return(regs.Return());
+  if (!thread_->HasFrame()) {
+    const bool sleeping = thread_->sleeping();
+    TRY(thread_->Return(regs.Return()));
+    if (sleeping || thread_->falls_asleep()) policy_.OnWakeUp();
+    return {};
+  }
   TRY(thread_->StoreRegisters(regs.gp));
   return thread_->Resume();
 }
@@ -212,6 +216,7 @@ Result<void> SystrapContext::Wait() {
   BeforeHostSleep();
   const Nanos since = MonotonicNow();
   if (policy_.listening()) {
+    if (thread_->falls_asleep() && TRY(thread_->Receive())) return {};
     if (thread_->Listen([&](Nanos now) { return policy_.GiveUp(since, now); })) {
       policy_.OnMailbox();
       return {};

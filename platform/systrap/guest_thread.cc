@@ -45,7 +45,7 @@ bool GuestThread::WriteArea(uint64_t address, const T& value) {
 void GuestThread::MakeFrame(const ExtendedState& state) {
   frame_ = address_ + kMadeFrame;
   fs_base_ = gs_base_ = 0;
-  in_mailbox_ = in_copy_ = sleeping_ = false;
+  in_mailbox_ = in_copy_ = sleeping_ = falls_asleep_ = false;
   ExpectCopy(-1, -1);
   area_.listening.store(0, std::memory_order_relaxed);
   area_.state.store(MAILBOX_EMPTY, std::memory_order_relaxed);
@@ -94,14 +94,18 @@ Result<void> GuestThread::Return(int64_t value) {
   if (!in_mailbox_) return listener_.Answer(value);
   in_mailbox_ = false;
   area_.result = static_cast<uint64_t>(value);
-  area_.state.store(MAILBOX_ANSWERED, std::memory_order_release);
-  return std::exchange(sleeping_, false) ? listener_.Answer(0) : Result<void>();
+  const uint32_t before = area_.state.exchange(MAILBOX_ANSWERED, std::memory_order_acq_rel);
+  if (std::exchange(sleeping_, false)) return listener_.Answer(0);
+  falls_asleep_ = (before & MAILBOX_SLEEPING) != 0;
+  return {};
 }
 
 bool GuestThread::TakeFromMailbox() {
-  uint32_t call = MAILBOX_CALL;
-  if (area_.state.load(std::memory_order_relaxed) != MAILBOX_CALL) return false;
-  if (!area_.state.compare_exchange_strong(call, MAILBOX_TAKEN, std::memory_order_acq_rel)) return false;
+  uint32_t state = area_.state.load(std::memory_order_relaxed);
+  do {
+    if ((state & ~uint32_t{MAILBOX_SLEEPING}) != MAILBOX_CALL) return false;
+  } while (
+      !area_.state.compare_exchange_weak(state, MAILBOX_TAKEN | (state & MAILBOX_SLEEPING), std::memory_order_acq_rel));
   // Copied once: another thread of the guest may be writing there.
   mailbox_call_.nr = static_cast<int>(area_.number);
   memcpy(mailbox_call_.args, area_.args, sizeof mailbox_call_.args);
@@ -139,19 +143,28 @@ bool GuestThread::IsEnter() const {
 
 Result<void> GuestThread::Wait() {
   area_.listening.store(0, std::memory_order_seq_cst);
-  for (;;) {
-    if (TakeFromMailbox()) return {};
-    TRY(listener_.Receive());
-    if (!IsSleep()) [[likely]]
-      break;
+  while (!TakeFromMailbox()) {
+    if (TRY(Receive())) break;
+  }
+  return {};
+}
+
+Result<bool> GuestThread::Receive() {
+  TRY(listener_.Receive());
+  falls_asleep_ = false;
+  if (IsSleep()) [[unlikely]] {
     // It slept before its call was taken, or before it saw the answer.
-    if (TakeFromMailbox()) {
-      sleeping_ = true;
-      return {};
-    }
+    sleeping_ = TakeFromMailbox();
+    if (sleeping_) return true;
     if (area_.state.load(std::memory_order_acquire) != MAILBOX_ANSWERED) return kESRCH;  // nobody sleeps for nothing
     TRY(listener_.Answer(0));
+    return false;
   }
+  TRY(ReadEvent());
+  return true;
+}
+
+Result<void> GuestThread::ReadEvent() {
   if (IsEnter()) return ReadFrameOfEnter();
   const seccomp_data& c = listener_.call();
   if (c.nr == SYS_mmap && c.instruction_pointer == CopyAddress()) [[unlikely]] {

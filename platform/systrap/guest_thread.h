@@ -40,6 +40,8 @@ class GuestThread {
   bool in_mailbox() const { return in_mailbox_; }
   // It sleeps until its call of the mailbox is answered.
   bool sleeping() const { return sleeping_; }
+  // The call was answered when the thread was about to sleep: the next Receive wakes it.
+  bool falls_asleep() const { return falls_asleep_; }
   // The thread is in a call that the host knows of and could carry out: the guest's own, or that of in_copy.
   bool InHostCall() const { return in_copy_ || (!HasFrame() && !in_mailbox_); }
 
@@ -56,6 +58,8 @@ class GuestThread {
   Result<void> Resume();
   // Waits until the sentry has the thread again. kESRCH: it is gone, or has broken its frame.
   Result<void> Wait();
+  // Waits for what the host tells of the thread. False: only that it fell asleep, and it has been woken.
+  Result<bool> Receive();
   // Before the thread goes on: its next call may come by the mailbox.
   void AnnounceListening() { area_.listening.store(1, std::memory_order_seq_cst); }
   // The same by way of the mailbox only: looks at it until a call comes (true) or `give_up`, asked now and then with
@@ -96,6 +100,7 @@ class GuestThread {
   bool TakeFromMailbox();
   bool IsSleep() const;
   bool IsEnter() const;
+  Result<void> ReadEvent();
   Result<void> ReadFrameOfEnter();
   Result<void> ReadFrame(int signo, uint64_t info, uint64_t frame, uint64_t fs_base, uint64_t gs_base);
   // What the trampoline needs for the way back to the frame.
@@ -113,6 +118,7 @@ class GuestThread {
   bool in_mailbox_ = false;
   bool in_copy_ = false;
   bool sleeping_ = false;  // in SYSTRAP_SLEEP, to be answered with the mailbox's call
+  bool falls_asleep_ = false;
   Area& area_;
   const uint64_t address_;  // of the area, in the stub
   const pid_t tid_ = listener_.tid();

@@ -237,6 +237,13 @@ systrap_mailbox:
         subl %ecx, %eax
         cmpl $MAILBOX_PATIENCE, %eax
         jb 3b
+        movl %gs:AREA_STATE, %eax
+        cmpl $MAILBOX_ANSWERED, %eax
+        je 4f
+        movl %eax, %ecx
+        orl $MAILBOX_SLEEPING, %ecx
+        lock cmpxchgl %ecx, %gs:AREA_STATE
+        jne 2b
         movl $SYSTRAP_SLEEP, %eax
         syscall
         .globl systrap_sleep_ip

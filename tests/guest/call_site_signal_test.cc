@@ -7,6 +7,7 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+#include <optional>
 #include <thread>
 
 #include "tests/guest/support/call_site.h"
@@ -163,6 +164,39 @@ TEST(CallSiteSignal, JumpOutOfTheHandler) {
   EXPECT_OK(setitimer(ITIMER_REAL, &none, nullptr));
   EXPECT_EQ(wrong, 0);
 }
+
+// Calls too long for a thread to wait for at its mailbox, between short ones; some are interrupted as it falls asleep.
+class LongCalls : public testing::TestWithParam<bool> {};
+TEST_P(LongCalls, BetweenShortOnes) {
+  const Code sleep(Padded(Call(SYS_nanosleep))), brief(Padded(Call(SYS_sched_yield)));
+  const auto wait = [&](long ns) {
+    const timespec time = {0, ns};
+    return sleep(reinterpret_cast<long>(&time));
+  };
+  Heat([&] { EXPECT_EQ(wait(0), 0); });
+  Heat([&] { EXPECT_EQ(brief(), 0); });
+  storms = 0;
+  std::optional<Storm> storm;
+  if (GetParam()) storm.emplace(OnStorm);
+  int interrupted = 0;
+  for (int round = 0; round < 100; ++round) {
+    for (int i = 0; i < 60; ++i) ASSERT_EQ(brief(), 0);
+    const double begin = Now();
+    // From shorter than the thread's patience to longer than its carrier's.
+    const long result = wait(100'000 + round % 10 * 20'000);
+    if (result == -EINTR) {
+      ++interrupted;
+    } else {
+      ASSERT_EQ(result, 0);
+      ASSERT_GE(Now() - begin, 100e-6);
+    }
+  }
+  if (!GetParam()) {
+    EXPECT_EQ(interrupted, 0);
+  }
+}
+INSTANTIATE_TEST_SUITE_P(CallSite, LongCalls, testing::Bool(),
+                         [](const auto& info) { return info.param ? "InAStorm" : "Quiet"; });
 
 class Interrupted : public testing::TestWithParam<int> {
  protected:
