@@ -49,6 +49,11 @@ class CpuSet {
     if (word >= words_.size()) words_.resize(word + 1);
     words_[word] |= uint64_t{1} << (cpu % 64);
   }
+  void Remove(int cpu) {
+    if (!Has(cpu)) return;
+    words_[static_cast<size_t>(cpu) / 64] &= ~(uint64_t{1} << (cpu % 64));
+    while (!words_.empty() && words_.back() == 0) words_.pop_back();
+  }
   int count() const {
     int n = 0;
     for (uint64_t w : words_) n += std::popcount(w);

@@ -35,9 +35,9 @@ void SetFiberValue(void* value);
 // Number of pooled fibers that have not ended. For tests and /proc.
 int PooledFiberCount();
 
-// Told when the calling carrier thread is about to sleep in a Parker, and when it has woken: a platform moves the
-// thread to a good CPU then. Called on that thread, with no lock held. Not owned; null removes it. A pinned fiber's
-// platform context installs itself.
+// Told when the calling thread or pooled fiber is about to sleep in a Parker, and when it has woken: a platform moves
+// the thread to a good CPU then, or lets the guest thread sleep too. Called there, with no lock held. Not owned; null
+// removes it. A task's platform context installs itself.
 class CarrierObserver {
  public:
   virtual ~CarrierObserver() = default;

@@ -4,8 +4,8 @@
 
 namespace moat {
 
-// Pooled fibers that run, or whose guest thread does, at this moment: neither suspended nor waiting for a carrier.
-// Thread-safe.
+// Pooled fibers that run, or whose guest thread does, at this moment: neither suspended nor waiting for a carrier. One
+// whose guest is served by an OwnCarrier runs only while it is served. Thread-safe.
 int RunningFibers();
 
 }  // namespace moat

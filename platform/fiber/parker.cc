@@ -30,10 +30,13 @@ bool Parker::Park(Deadline deadline) {
   uint32_t permit = kPermit;
   if (permit_.compare_exchange_strong(permit, kNone, std::memory_order_acquire)) return true;
   if (deadline != kNoDeadline && MonotonicNow() >= deadline) return false;
-  if (Fiber* self = CurrentFiber()) return ParkFiber(*self, deadline);
-
   CarrierObserver* observer = CurrentCarrierObserver();
   if (observer != nullptr) observer->OnPark();
+  if (Fiber* self = CurrentFiber()) {
+    const bool permitted = ParkFiber(*self, deadline);
+    if (observer != nullptr) observer->OnUnpark();
+    return permitted;
+  }
   uint32_t none = kNone;
   if (permit_.compare_exchange_strong(none, kThreadWaits, std::memory_order_acq_rel)) {
     HostFutexWait(permit_, kThreadWaits, deadline);

@@ -1,6 +1,7 @@
 #include "platform/fiber/scheduler.h"
 
 #include <sched.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <boost/context/detail/fcontext.hpp>
@@ -12,6 +13,8 @@
 #include "platform/fiber/fiber.h"
 #include "platform/fiber/futex.h"
 #include "platform/fiber/load.h"
+#include "platform/fiber/own_carrier.h"
+#include "platform/fiber/parker.h"
 #include "platform/fiber/sanitizer.h"
 #include "platform/fiber/stack_pool.h"
 #include "platform/fiber/thread.h"
@@ -33,6 +36,7 @@ class Fiber {
   bool (*publish)(void*) = nullptr;
   void* publish_arg = nullptr;
   bool done = false;
+  CarrierObserver* observer = nullptr;
   SanitizerFiber sanitizer;
 };
 
@@ -93,6 +97,8 @@ class Scheduler {
 
   Result<void> Start(absl::AnyInvocable<void()> fn);
   void MakeReady(Fiber& f);
+  void MakeReadyInPool(Fiber& f);
+  void RunOwnCarrier(Carrier& carrier, OwnCarrier::Loop& loop);
   // The carrier is about to sleep in the host: what it has made ready must not wait for it.
   void GiveAway(Carrier& carrier);
   // Who sees a fiber gone also sees all that it did.
@@ -145,8 +151,12 @@ Result<void> Scheduler::Start(absl::AnyInvocable<void()> fn) {
 void Scheduler::MakeReady(Fiber& f) {
   if (current_carrier != nullptr) {
     current_carrier->local.Push(f);
-    return;
+  } else {
+    MakeReadyInPool(f);
   }
+}
+
+void Scheduler::MakeReadyInPool(Fiber& f) {
   {
     MutexLock lock(mu_);
     queue_.Push(f);
@@ -253,6 +263,20 @@ void Scheduler::RunCarrier() {
   current_carrier = nullptr;
 }
 
+void Scheduler::RunOwnCarrier(Carrier& carrier, OwnCarrier::Loop& loop) {
+  current_carrier = &carrier;
+  SanitizerFiber sanitizer;
+  sanitizer.AdoptThread();
+  do {
+    while (Fiber* f = carrier.local.Pop()) {
+      running_.fetch_add(1, std::memory_order_relaxed);
+      RunOne(f, sanitizer);
+      running_.fetch_sub(1, std::memory_order_relaxed);
+    }
+  } while (loop.LookForWork());
+  current_carrier = nullptr;
+}
+
 void Scheduler::RunOne(Fiber* f, SanitizerFiber& carrier) {
   for (;;) {
     current_fiber = f;
@@ -289,8 +313,12 @@ void Scheduler::FiberMain(bc::transfer_t from) {
 
 // Not inlined: a fiber may go on in another thread, where the address of the thread_local is another one.
 [[gnu::noinline]] Fiber* CurrentFiber() { return current_fiber; }
-[[gnu::noinline]] CarrierObserver* CurrentCarrierObserver() { return carrier_observer; }
-[[gnu::noinline]] void SetCarrierObserver(CarrierObserver* observer) { carrier_observer = observer; }
+[[gnu::noinline]] CarrierObserver* CurrentCarrierObserver() {
+  return current_fiber != nullptr ? current_fiber->observer : carrier_observer;
+}
+[[gnu::noinline]] void SetCarrierObserver(CarrierObserver* observer) {
+  (current_fiber != nullptr ? current_fiber->observer : carrier_observer) = observer;
+}
 [[gnu::noinline]] void* FiberValue() { return current_fiber != nullptr ? current_fiber->value : thread_local_value; }
 [[gnu::noinline]] void SetFiberValue(void* value) {
   (current_fiber != nullptr ? current_fiber->value : thread_local_value) = value;
@@ -311,6 +339,8 @@ void SuspendFiber(Fiber& self, bool (*publish)(void*), void* arg) {
 
 void MakeReady(Fiber& fiber) { Scheduler::Get().MakeReady(fiber); }
 
+void MakeReadyInPool(Fiber& fiber) { Scheduler::Get().MakeReadyInPool(fiber); }
+
 Result<void> StartPooledFiber(absl::AnyInvocable<void()> fn) { return Scheduler::Get().Start(std::move(fn)); }
 
 Result<void> StartFiber(FiberKind kind, std::string_view name, absl::AnyInvocable<void()> fn) {
@@ -319,6 +349,41 @@ Result<void> StartFiber(FiberKind kind, std::string_view name, absl::AnyInvocabl
   HostThread t = TRY(HostThread::Start(name, std::move(fn), /*inherit_affinity=*/true));
   t.Detach();
   return {};
+}
+
+struct OwnCarrier::State {
+  Carrier carrier;
+  HostThread thread;
+  std::atomic<pid_t> tid{0};
+};
+
+OwnCarrier::OwnCarrier() = default;
+OwnCarrier::OwnCarrier(OwnCarrier&& o) noexcept = default;
+OwnCarrier& OwnCarrier::operator=(OwnCarrier&& o) noexcept = default;
+OwnCarrier::~OwnCarrier() = default;
+
+Result<OwnCarrier> OwnCarrier::Start(std::string_view name, Loop& loop) {
+  OwnCarrier made;
+  made.state_ = std::make_unique<State>();
+  Parker started;
+  made.state_->thread = TRY(HostThread::Start(name, [&started, &loop, state = made.state_.get()] {
+    state->tid = gettid();
+    started.Unpark();
+    Scheduler::Get().RunOwnCarrier(state->carrier, loop);
+  }));
+  while (made.state_->tid == 0) started.Park();
+  return made;
+}
+
+void OwnCarrier::Join() {
+  if (state_ != nullptr) state_->thread.Join();
+}
+
+[[gnu::noinline]] bool OwnCarrier::IsCurrent() const { return current_carrier == &state_->carrier; }
+bool OwnCarrier::HasReady() const { return !state_->carrier.local.empty(); }
+void OwnCarrier::SetAffinity(const CpuSet& cpus) {
+  const cpu_set_t host = cpus.ToHost();
+  sched_setaffinity(state_->tid, sizeof host, &host);
 }
 
 int RunningFibers() { return Scheduler::Get().running(); }

@@ -1,4 +1,4 @@
-// The pool of carriers that run pooled fibers. Internal to platform/fiber.
+// The pool of carriers that run pooled fibers. For platform/fiber, and for platforms with a carrier of their own.
 #ifndef MOAT_PLATFORM_FIBER_SCHEDULER_H_
 #define MOAT_PLATFORM_FIBER_SCHEDULER_H_
 
@@ -18,6 +18,9 @@ void SuspendFiber(Fiber& self, bool (*publish)(void* arg), void* arg);
 
 // Lets a suspended fiber run again. Takes kScheduler.
 void MakeReady(Fiber& fiber);
+
+// The same, from any carrier, for a carrier of the pool.
+void MakeReadyInPool(Fiber& fiber);
 
 Result<void> StartPooledFiber(absl::AnyInvocable<void()> fn);
 

@@ -79,6 +79,8 @@
 #define MAILBOX_ANSWERED 3  // by the sentry: the result is in the box
 // A flag of the first two, by the guest: it will sleep next, and whoever answers wakes it.
 #define MAILBOX_SLEEPING 4
+// A flag of MAILBOX_TAKEN, by the sentry: the answer will be long in coming.
+#define MAILBOX_LONG 8
 
 // The call number with which a thread sleeps until its mailbox is answered.
 #define SYSTRAP_SLEEP 0x4d70

@@ -201,7 +201,8 @@ bool CallSites::RewindMailbox(user_regs_struct& regs, Area& area) const {
   if (!site) return false;
   regs.eflags = FlagsFromAx(regs.eflags, saved_flags);
   if (regs.rip >= MailboxAddress()) regs.rdx = area.args[2];  // the loop uses it
-  const uint32_t state = area.state.exchange(MAILBOX_EMPTY, std::memory_order_acq_rel) & ~uint32_t{MAILBOX_SLEEPING};
+  const uint32_t state =
+      area.state.exchange(MAILBOX_EMPTY, std::memory_order_acq_rel) & ~uint32_t{MAILBOX_SLEEPING | MAILBOX_LONG};
   const bool over = regs.rip >= MailboxAddress() && (state == MAILBOX_TAKEN || state == MAILBOX_ANSWERED);
   regs.rax = over ? area.result : number;
   regs.rip = over ? site->behind : site->start;

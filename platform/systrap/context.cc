@@ -33,10 +33,6 @@ void FromCall(const seccomp_data& call, user_regs_struct& regs) {
   regs.rip = regs.rcx = call.instruction_pointer;
 }
 
-thread_local SystrapContext* carrier_apart = nullptr;
-// Whose thread the calling carrier keeps off the CPU of. Not inlined: a fiber may change its carrier.
-[[gnu::noinline]] SystrapContext** CarrierApart() { return &carrier_apart; }
-
 // Unwinders and debuggers know a signal frame by the instructions that return from it.
 bool MayBePatched(int call) { return call != SYS_rt_sigreturn; }
 
@@ -70,6 +66,7 @@ ExitEvent SystrapContext::Died() {
 
 Result<void> SystrapContext::SetRseq(const RseqArea& area) {
   if (area.address != 0 && !stub::HostHasRseq()) return kENOSYS;
+  desk_.ToPool();
   rseq_ = area;
   if (area.address != 0 || thread_ == nullptr || thread_->rseq().address == 0 || space_->LastUse()) return {};
   // Ended now, while the area surely is there: other threads may unmap it as soon as they know that this one leaves.
@@ -121,7 +118,8 @@ std::unique_ptr<GuestThread> SystrapContext::DropThread() {
 
 void SystrapContext::Unbind() {
   if (!space_) return;
-  if (policy_.listening()) StopListening();
+  LeaveDesk();
+  desk_.ToPool();
   if (thread_ != nullptr && !thread_->HasFrame() && !space_->LastUse()) {
     // Stopped in a call that nobody will answer: out of there, so that it can serve again.
     Registers unused;
@@ -136,7 +134,10 @@ void SystrapContext::Unbind() {
   space_.reset();
 }
 
-void SystrapContext::Release() { Unbind(); }
+void SystrapContext::Release() {
+  if (std::exchange(observing_, false)) SetCarrierObserver(nullptr);
+  Unbind();
+}
 
 void SystrapContext::Kick() {
   pid_t tid = tid_.load(std::memory_order_acquire);
@@ -166,66 +167,81 @@ void SystrapContext::Interrupt() {
 }
 
 Result<void> SystrapContext::Go(Registers& regs) {
-  if (!thread_->HasFrame()) {
-    const bool sleeping = thread_->sleeping();
-    TRY(thread_->Return(regs.Return()));
-    if (sleeping || thread_->falls_asleep()) policy_.OnWakeUp();
-    return {};
-  }
+  if (!thread_->HasFrame()) return thread_->Return(regs.Return());
   TRY(thread_->StoreRegisters(regs.gp));
   return thread_->Resume();
 }
 
-void SystrapContext::StopListening() {
-  policy_.End();
-  if (*CarrierApart() != nullptr) {
-    *CarrierApart() = nullptr;
-    const cpu_set_t all = HostThread::AllCpus().ToHost();
-    sched_setaffinity(0, sizeof all, &all);
-  }
+void SystrapContext::LeaveDesk(bool preempted) {
+  if (!std::exchange(at_desk_, false)) return;
+  desk_.Leave();
+  policy_.End(preempted);
   MutexLock lock(affinity_mu_);
-  if (std::exchange(kept_on_cpu_, false)) Pin(affinity_.empty() ? HostThread::AllCpus() : affinity_);
+  if (std::exchange(kept_on_cpus_, false)) Pin(affinity_.empty() ? HostThread::AllCpus() : affinity_);
 }
 
-bool SystrapContext::StartListening() {
-  // The thread stays on this CPU, and its carrier leaves: an answer by notification would bring them together again.
-  const int here = sched_getcpu();
-  CpuSet own;
-  own.Add(here);
-  cpu_set_t others = HostThread::AllCpus().ToHost();
-  CPU_CLR(here, &others);
-  if (CPU_COUNT(&others) == 0) return false;
-  {
-    MutexLock lock(affinity_mu_);
-    if (!affinity_.empty()) return false;  // the guest chose
-    Pin(own);
-    kept_on_cpu_ = true;
+bool SystrapContext::JoinDesk() {
+  const std::optional<CpuSet> cpus = desk_.Enter();
+  if (!cpus) return false;
+  MutexLock lock(affinity_mu_);
+  if (!affinity_.empty()) {  // the guest chose
+    desk_.Leave();
+    return false;
   }
-  *CarrierApart() = this;
+  Pin(*cpus);
+  kept_on_cpus_ = at_desk_ = true;
   policy_.Begin();
-  const Nanos before = MonotonicNow();
-  if (sched_setaffinity(0, sizeof others, &others) == 0) {
-    policy_.OnArrival(MonotonicNow() - before);
-    return true;
-  }
-  StopListening();
-  return false;
+  return true;
 }
 
-Result<void> SystrapContext::Wait() {
-  BeforeHostSleep();
-  const Nanos since = MonotonicNow();
-  if (policy_.listening()) {
-    if (thread_->falls_asleep() && TRY(thread_->Receive())) return {};
-    if (thread_->Listen([&](Nanos now) { return policy_.GiveUp(since, now); })) {
+void SystrapContext::OnPark() {
+  policy_.OnPark();
+  if (!at_desk_) return;
+  seat_.NotePark();
+  if (desk_.IsShared()) thread_->LetSleep();
+  desk_.SetActive(false);
+}
+
+void SystrapContext::OnUnpark() {
+  if (at_desk_) desk_.SetActive(true);
+}
+
+Result<void> SystrapContext::WaitAtDesk() {
+  for (;;) {
+    if (seat_.TakeLongCall()) policy_.OnLongCall();
+    // Nobody waits for a guest here, who may have lied: the desk looks again for a sleep that is still to come.
+    if (thread_->falls_asleep() && thread_->HasNotice()) {
+      policy_.OnWakeUp();
+      if (TRY(thread_->Receive())) return {};
+      seat_.woken = true;
+    }
+    seat_.thread = thread_.get();
+    const MailboxDesk::Came came = policy_.IsOverdrawn() ? MailboxDesk::Came::kNothing : desk_.Wait(seat_);
+    seat_.woken = false;
+    if (came == MailboxDesk::Came::kCall) {
       policy_.OnMailbox();
       return {};
     }
-    StopListening();
-    return thread_->Wait();
+    if (came == MailboxDesk::Came::kNothing) break;
+    policy_.OnNotice();
+    if (TRY(thread_->Receive())) return {};
   }
+  LeaveDesk(std::exchange(seat_.preempted, false));
+  desk_.ToPool();
+  return thread_->Wait();
+}
+
+Result<void> SystrapContext::Wait() {
+  if (at_desk_) return WaitAtDesk();
+  desk_.ToPool();
+  BeforeHostSleep();
+  const Nanos since = MonotonicNow();
   TRY(thread_->Wait());
-  if (!thread_->HasFrame()) listen_next_ = policy_.OnNotified(MonotonicNow() - since);
+  const GuestAddr ip = thread_->call().instruction_pointer;
+  if (thread_->HasFrame() || (!desk_.IsOpen() && space_->call_sites().Behind(ip) == ip)) return {};
+  const Nanos now = MonotonicNow();
+  const bool frequent = desk_.NoteCall(now);
+  join_next_ = policy_.OnNotified(now - since, frequent, desk_.IsOpen());
   return {};
 }
 
@@ -237,9 +253,10 @@ Event SystrapContext::Switch(AddressSpace& address_space, Registers& regs) {
       return Died();
     }
   }
-  // The fiber has changed its carrier in a session, or the carrier its fiber.
-  if (*CarrierApart() != (policy_.listening() ? this : nullptr)) [[unlikely]]
-    StopListening();
+  if (!observing_) [[unlikely]] {
+    SetCarrierObserver(this);
+    observing_ = true;
+  }
   for (;;) {
     // Published before the look at the flag: whoever sets it later sees us and kicks.
     in_guest_.store(true, std::memory_order_seq_cst);
@@ -258,6 +275,7 @@ Event SystrapContext::Switch(AddressSpace& address_space, Registers& regs) {
       continue;
     }
     if (!settled) [[unlikely]] {
+      desk_.ToPool();
       carry_out = in_own_call && thread_->IsRseqCall(rseq_);
       if (!carry_out) {
         if (!Complete(regs).ok() || !thread_->SetRseq(rseq_).ok()) return Died();
@@ -265,7 +283,7 @@ Event SystrapContext::Switch(AddressSpace& address_space, Registers& regs) {
       }
       thread_->NoteRseq(rseq_);
     }
-    if (std::exchange(listen_next_, false) && StartListening()) thread_->AnnounceListening();
+    if (std::exchange(join_next_, false) && JoinDesk()) thread_->AnnounceListening();
     if (Result<void> gone = carry_out ? thread_->CarryOut() : Go(regs); !gone.ok()) [[unlikely]] {
       if (gone.error() != kEINVAL) return Died();
       in_guest_.store(false, std::memory_order_seq_cst);
@@ -339,12 +357,13 @@ std::optional<Event> SystrapContext::Classify(Registers& regs) {
 Result<void> SystrapContext::Complete(Registers& regs) {
   if (regs.complete) return {};
   if (thread_ == nullptr) return kESRCH;
+  desk_.ToPool();  // the guest may let us wait
   // The signal is pending when the call ends: the thread comes to its handler before its next instruction. A guest
   // that has blocked it by breaking into rt_sigreturn comes back some other way, if at all.
   Kick();
   const int64_t result = regs.Return();
   const uint64_t call = regs.gp.orig_rax;
-  StopListening();
+  LeaveDesk();
   const bool framed =
       thread_->in_mailbox() ? thread_->WaitForFrame().ok() : thread_->Return(0).ok() && thread_->Wait().ok();
   if (!framed || !thread_->HasFrame() || thread_->info().si_signo != kKickSignal ||
@@ -378,7 +397,7 @@ Result<void> SystrapContext::SetExtendedState(const ExtendedState& state) {
 void SystrapContext::ResetExtendedState() { (void)SetExtendedState(InitialExtendedState()); }
 
 Result<std::unique_ptr<Context>> SystrapContext::Clone(bool same_space) {
-  auto child = std::make_unique<SystrapContext>(cpus_);
+  auto child = std::make_unique<SystrapContext>(desk_);
   child->new_state_ = TRY(GetExtendedState());
   // The thread is made now, so that a host without more of them is clone's error.
   if (same_space) TRY(child->Bind(*space_));

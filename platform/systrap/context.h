@@ -7,16 +7,19 @@
 #include <optional>
 
 #include "platform/base/mutex.h"
+#include "platform/fiber/fiber.h"
 #include "platform/platform.h"
 #include "platform/systrap/address_space.h"
 #include "platform/systrap/guest_thread.h"
 #include "platform/systrap/listen_policy.h"
+#include "platform/systrap/mailbox_desk.h"
 
 namespace moat::systrap_platform {
 
-class SystrapContext final : public Context {
+class SystrapContext final : public Context, private CarrierObserver {
  public:
-  explicit SystrapContext(int cpus) : cpus_(cpus), policy_(cpus) {}
+  // `desk` must outlive the context.
+  explicit SystrapContext(MailboxDesk& desk) : desk_(desk) {}
   ~SystrapContext() override;
 
   Event Switch(AddressSpace& as, Registers& regs) override;
@@ -48,11 +51,15 @@ class SystrapContext final : public Context {
   ExitEvent Died();
   // Lets the thread go on with `regs`. kEINVAL: values that the CPU cannot hold.
   Result<void> Go(Registers& regs);
-  // Waits for the thread, at its mailbox if that pays. kESRCH: it is gone.
+  // Waits for the thread, at the desk or by notification. kESRCH: it is gone.
   Result<void> Wait();
-  // Moves the calling carrier away from the CPU of the guest thread, which stays there.
-  bool StartListening();
-  void StopListening();
+  Result<void> WaitAtDesk();
+  // The thread's next calls may come to the desk; it keeps to the CPUs of the desk's members.
+  bool JoinDesk();
+  void LeaveDesk(bool preempted = false);
+  // The task waits inside of the sentry.
+  void OnPark() override;
+  void OnUnpark() override;
   // The event behind a frame, or nothing for an interrupt.
   std::optional<Event> Classify(Registers& regs);
   // Makes the thread come to its handler at its next instruction.
@@ -72,9 +79,12 @@ class SystrapContext final : public Context {
     GuestAddr ip = 0;
     uint32_t calls = 0;
   };
-  const int cpus_;
+  MailboxDesk& desk_;
   ListenPolicy policy_;
-  bool listen_next_ = false;
+  bool observing_ = false;  // its fiber's sleeps
+  bool join_next_ = false;
+  bool at_desk_ = false;  // a member
+  MailboxDesk::Seat seat_;
   static constexpr size_t kHotSites = 64;  // a power of two
   static constexpr uint32_t kHotCalls = 40;
   bool CountCall(GuestAddr ip);
@@ -87,8 +97,8 @@ class SystrapContext final : public Context {
   std::atomic<uint64_t> identity_generation_{0};
   // Holds thread_ in its place for other threads: while tid_ is not 0 it is this context's.
   Mutex affinity_mu_{LockRank::kLeaf};
-  bool kept_on_cpu_ ABSL_GUARDED_BY(affinity_mu_) = false;  // while its carrier listens
-  CpuSet affinity_ ABSL_GUARDED_BY(affinity_mu_);           // empty: wherever the sandbox may run
+  bool kept_on_cpus_ ABSL_GUARDED_BY(affinity_mu_) = false;  // those of the desk's members
+  CpuSet affinity_ ABSL_GUARDED_BY(affinity_mu_);            // empty: wherever the sandbox may run
 };
 
 }  // namespace moat::systrap_platform

@@ -1,6 +1,7 @@
 #include "platform/systrap/guest_thread.h"
 
 #include <linux/rseq.h>
+#include <poll.h>
 #include <sys/syscall.h>
 
 #include <cstring>
@@ -115,20 +116,15 @@ bool GuestThread::TakeFromMailbox() {
   return true;
 }
 
-bool GuestThread::Listen(absl::FunctionRef<bool(Nanos)> give_up) {
-  constexpr int kLooksPerAsk = 32;
-  area_.listening.store(1, std::memory_order_seq_cst);
-  bool taken = false;
-  do {
-    for (int look = 0; look < kLooksPerAsk && !taken; ++look) {
-      taken = TakeFromMailbox();
-      if (!taken) __builtin_ia32_pause();
-    }
-  } while (!taken && !give_up(MonotonicNow()));
-  if (taken) return true;
-  // Who posts a call after this sees that nobody listens.
-  area_.listening.store(0, std::memory_order_seq_cst);
-  return TakeFromMailbox();
+bool GuestThread::HasNotice() const {
+  pollfd p = {listener_.fd(), POLLIN, 0};
+  const timespec at_once = {};
+  return ppoll(&p, 1, &at_once, nullptr) > 0;
+}
+
+void GuestThread::LetSleep() {
+  uint32_t taken = MAILBOX_TAKEN;
+  if (in_mailbox_) area_.state.compare_exchange_strong(taken, MAILBOX_TAKEN | MAILBOX_LONG, std::memory_order_acq_rel);
 }
 
 bool GuestThread::IsSleep() const {

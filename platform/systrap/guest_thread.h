@@ -8,8 +8,6 @@
 
 #include <signal.h>
 
-#include "absl/functional/function_ref.h"
-#include "platform/fiber/clock.h"
 #include "platform/platform.h"
 #include "platform/registers.h"
 #include "platform/systrap/layout.h"
@@ -62,9 +60,14 @@ class GuestThread {
   Result<bool> Receive();
   // Before the thread goes on: its next call may come by the mailbox.
   void AnnounceListening() { area_.listening.store(1, std::memory_order_seq_cst); }
-  // The same by way of the mailbox only: looks at it until a call comes (true) or `give_up`, asked now and then with
-  // the time, says so. Only from another CPU than the thread's.
-  bool Listen(absl::FunctionRef<bool(Nanos)> give_up);
+  // Whether a call has come to the mailbox.
+  bool TakeFromMailbox();
+  // The answer to its call of the mailbox will take long: it sleeps at once.
+  void LetSleep();
+  // Whether Receive would not wait. A notice that is seen may be withdrawn, but only for another that is on its way.
+  bool HasNotice() const;
+  // Readable when there is one.
+  int listener_fd() const { return listener_.fd(); }
   // For a thread in a mailbox call that has been kicked: waits for its frame. kESRCH as Wait.
   Result<void> WaitForFrame();
 
@@ -97,7 +100,6 @@ class GuestThread {
   Result<void> StoreExtendedState(const ExtendedState& state);
 
  private:
-  bool TakeFromMailbox();
   bool IsSleep() const;
   bool IsEnter() const;
   Result<void> ReadEvent();

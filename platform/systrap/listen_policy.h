@@ -1,9 +1,11 @@
-// ListenPolicy: when a carrier looks at its guest thread's mailbox from another CPU instead of sleeping until the next
-// call. A look costs the guest no system call, but burns a CPU: so only while calls come fast, while a CPU is to spare,
-// and for as long as it pays; after a session that did not, the next is longer in coming. One per context.
+// ListenPolicy: when a guest thread's calls shall come by the mailbox (MailboxDesk) instead of by notification. A call
+// there costs no host call, but the desk burns a CPU, whatever the thread does other than such calls is slower then,
+// and to come and go takes tens of microseconds. So: only while calls come fast, for as long as it pays, and after a
+// time that did not, later. One per context.
 #ifndef MOAT_PLATFORM_SYSTRAP_LISTEN_POLICY_H_
 #define MOAT_PLATFORM_SYSTRAP_LISTEN_POLICY_H_
 
+#include <algorithm>
 #include <cstdint>
 
 #include "platform/fiber/clock.h"
@@ -12,57 +14,46 @@ namespace moat::systrap_platform {
 
 class ListenPolicy {
  public:
-  // `cpus`: that the sandbox may use.
-  explicit ListenPolicy(int cpus) : cpus_(cpus) {}
+  // A call came by notification, `gap` after the guest was let go. `frequent`: so do many that could come by the
+  // mailbox. `open`: the desk is there for others already, which costs no further CPU. True: join.
+  bool OnNotified(Nanos gap, bool frequent, bool open);
+  // The task waits inside of the sentry: the next calls say little.
+  void OnPark() { near_ = -kCallsAfterPark; }
 
-  bool listening() const { return listening_; }
-  // A call came by notification, `gap` after the guest was let go.
-  // True: start a session.
-  bool OnNotified(Nanos gap);
+  // Of a member:
   void Begin();
-  // The carrier has come to its CPU `took` after it set out.
-  void OnArrival(Nanos took);
-  // A call came by the mailbox.
   void OnMailbox() {
+    credit_ = std::min(credit_ + 1, kMaxCredit);
     ++calls_;
-    patience_ = kPatience;
   }
-  // The answer has to wake the guest thread, which waited too long for it.
-  void OnWakeUp() { patience_ = kWakePatience; }
-  // Asked while nothing comes: since when, and the time now. True: the session ends.
-  bool GiveUp(Nanos since, Nanos now);
-  // It has ended: nothing came, or the fiber leaves its carrier.
-  void End();
+  // A fault, or a call that is not patched.
+  void OnNotice() { credit_ -= kNoticeCost; }
+  // The answer has to wake the guest thread.
+  void OnWakeUp() { credit_ -= kWakeUpCost; }
+  // It had the desk for itself for long.
+  void OnLongCall() { credit_ -= kLongCallCost; }
+  // It makes too few calls for all else that it does.
+  bool IsOverdrawn() const { return credit_ < 0; }
+  // It has left. `preempted`: somebody else has the desk's CPU.
+  void End(bool preempted);
 
  private:
-  static constexpr Nanos kFastGap = 12'000;   // of a notified call: most of it is the switch itself
-  static constexpr int kStreak = 24;          // fast calls in a row before a session
-  static constexpr int kShortStreak = 4;      // after a session that paid
-  static constexpr Nanos kPatience = 40'000;  // a look without a call
-  // Where the thread's CPU may have gone to sleep too: tens of microseconds to wake.
-  static constexpr Nanos kWakePatience = 200'000;
-  // Without a CPU to spare. Shorter is a reader that takes what our guest has written and waits again.
-  static constexpr Nanos kCrowded = 400'000;
-  static constexpr Nanos kPreempted = 150'000;             // between two looks: the CPU was not ours alone
-  static constexpr int kWorth = 12;                        // calls that make a session pay
-  static constexpr int kFirstPause = 64, kMaxPause = 256;  // fast calls
-  // After a session whose CPU was another's too: to move there took milliseconds, and so will the next time.
+  static constexpr Nanos kNear = 2000000;  // a gap on a crowded machine
+  static constexpr int kJoin = 4;          // calls in a row
+  static constexpr int kCallsAfterPark = 12;
+  // In calls that came by the mailbox, which each saved some 5 us.
+  static constexpr int kCredit = 16, kMaxCredit = 64, kNoticeCost = 2, kWakeUpCost = 12, kLongCallCost = 8;
+  static constexpr uint32_t kWorth = 12;                   // calls that make a membership pay
+  static constexpr int kFirstPause = 64, kMaxPause = 256;  // calls
+  // After one whose CPU was another's, or that does not fit what the thread does: the next will be the same.
   static constexpr int kMaxBadPause = 1 << 15;
 
-  // Every fiber that runs could have a CPU for its guest thread and one for its carrier.
-  bool HasRoom() const;
-
-  const int cpus_;
-  bool listening_ = false;
-  int streak_ = 0;
-  bool paid_ = false;  // the last session
-  int pause_ = 0;      // fast calls to wait for beyond kStreak
+  int near_ = 0;
+  int credit_ = kCredit;
+  uint32_t calls_ = 0;
+  bool paid_ = false;  // the last time did
+  int pause_ = 0;      // calls to wait for before the next time
   int next_pause_ = kFirstPause;
-  uint32_t calls_ = 0;  // in this session
-  Nanos patience_ = kWakePatience;
-  Nanos last_look_ = 0;
-  Nanos crowded_since_ = 0;
-  bool preempted_ = false;  // somebody else wants the CPU
 };
 
 }  // namespace moat::systrap_platform

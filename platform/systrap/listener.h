@@ -23,6 +23,7 @@ class Listener {
   // Takes over descriptor `fd`, a number that a stub named: it may be anything. kEBUSY: it already is some Listener's;
   // kEINVAL: it is no listener. On errors the descriptor is left as it is.
   static Result<Listener> Adopt(int fd);
+  int fd() const { return fd_; }
   bool valid() const { return fd_ >= 0; }
 
   // Waits for the thread's next call. kESRCH: the thread is gone.

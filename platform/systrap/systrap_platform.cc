@@ -26,14 +26,17 @@ namespace {
 
 class SystrapPlatform final : public Platform {
  public:
-  explicit SystrapPlatform(std::unique_ptr<StubPool> pool) : pool_(std::move(pool)) { (void)stub::HostHasRseq(); }
+  SystrapPlatform(std::unique_ptr<StubPool> pool, std::unique_ptr<MailboxDesk> desk)
+      : pool_(std::move(pool)), desk_(std::move(desk)) {
+    (void)stub::HostHasRseq();
+  }
 
   std::string_view name() const override { return "systrap"; }
   Result<RefPtr<AddressSpace>> NewAddressSpace() override {
     return RefPtr<AddressSpace>(MakeRef<SystrapAddressSpace>(*pool_, TRY(pool_->Take())));
   }
   Result<std::unique_ptr<Context>> NewContext() override {
-    return std::unique_ptr<Context>(std::make_unique<SystrapContext>(cpus_));
+    return std::unique_ptr<Context>(std::make_unique<SystrapContext>(*desk_));
   }
   GuestAddr min_address() const override { return kMinAddress; }
   GuestAddr max_address() const override { return kMaxAddress; }
@@ -43,7 +46,7 @@ class SystrapPlatform final : public Platform {
 
  private:
   std::unique_ptr<StubPool> pool_;
-  const int cpus_ = HostThread::AllCpus().count();
+  std::unique_ptr<MailboxDesk> desk_;
 };
 
 }  // namespace
@@ -74,7 +77,10 @@ std::string WhyUnavailable() {
 Result<std::unique_ptr<Platform>> Create(const PlatformOptions& options) {
   constexpr uint8_t kCode[] = {0xc3, 0x90, 0x90};
   (void)FindPaddings(kCode, 0);
-  return std::unique_ptr<Platform>(std::make_unique<SystrapPlatform>(TRY(StubPool::Create(options.stub_filter))));
+  // The zygote first: a process cloned while other threads run may find the C library's locks taken.
+  std::unique_ptr<StubPool> pool = TRY(StubPool::Create(options.stub_filter));
+  std::unique_ptr<MailboxDesk> desk = TRY(MailboxDesk::Create());
+  return std::unique_ptr<Platform>(std::make_unique<SystrapPlatform>(std::move(pool), std::move(desk)));
 }
 
 }  // namespace moat::systrap_platform

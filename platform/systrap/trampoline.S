@@ -232,12 +232,14 @@ systrap_mailbox:
         movl %eax, %ecx
 3:      cmpl $MAILBOX_ANSWERED, %gs:AREA_STATE
         je 4f
+        cmpl $(MAILBOX_TAKEN + MAILBOX_LONG), %gs:AREA_STATE
+        je 5f
         pause
         rdtsc
         subl %ecx, %eax
         cmpl $MAILBOX_PATIENCE, %eax
         jb 3b
-        movl %gs:AREA_STATE, %eax
+5:      movl %gs:AREA_STATE, %eax
         cmpl $MAILBOX_ANSWERED, %eax
         je 4f
         movl %eax, %ecx

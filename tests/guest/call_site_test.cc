@@ -4,8 +4,12 @@
 
 #include <elf.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/auxv.h>
 #include <unistd.h>
+
+#include <atomic>
+#include <thread>
 
 #include "tests/guest/support/child.h"
 
@@ -199,6 +203,36 @@ TEST(CallSite, FlagsAtTheFirstCallOfManySites) {
     }
     ASSERT_EQ(wrong, 0) << "site " << i << " flags " << site_out.gp[12] << " rax " << site_out.gp[13];
   }
+}
+// A program that makes up what a sandbox shares with it may hang or die of it; no other process may wait for it.
+TEST(CallSite, LiesHurtOnlyTheLiar) {
+  const pid_t liar = Spawn([] {
+    constexpr unsigned long kFsGsBase = 2;
+    if ((getauxval(AT_HWCAP2) & kFsGsBase) == 0) return;
+    std::atomic<char*> shared{nullptr};
+    std::thread forger([&] {
+      for (uint32_t word = 0;; ++word) {
+        char* const at = shared;
+        // Natively there is nothing.
+        if (at != nullptr) *reinterpret_cast<volatile uint32_t*>(at + 256) = word % 16;
+      }
+    });
+    const Code site(Padded(Call(SYS_sched_yield)));
+    for (long calls = 0;; ++calls) {
+      (void)site();
+      if (calls != kHot) continue;
+      char* base;
+      __asm__ volatile("rdgsbase %0" : "=r"(base));
+      shared = base;
+    }
+  });
+  const Code site(Padded(Call(SYS_sched_yield)));
+  for (int burst = 0; burst < 150; ++burst) {
+    for (int i = 0; i < 300; ++i) ASSERT_EQ(site(), 0);
+    usleep(1000);
+  }
+  EXPECT_OK(kill(liar, SIGKILL));
+  WaitStatus(liar);
 }
 TEST(CallSite, OwnFileStaysTheSame) {
   const long pid = TrueIdentity()[0];
