@@ -37,6 +37,9 @@ plain() {
     s/^tgkill\([0-9]+, [0-9]+/tgkill(/; s/ <unfinished \.\.\.>/) = ?/; s/ +=/ =/'
 }
 
+# A tracer that comes in the middle of an execve takes its end for a beginning, on Linux too.
+until_it_sleeps() { until grep -q '(sleep) S' /proc/$1/stat; do sleep 0.05; done; sleep 0.3; }
+
 echo "== strace"
 strace -o trace ./p || echo "status $?"
 grep -E '^(execve|write|rt_sigaction|tgkill|---|exit_group|\+\+\+)' trace | plain
@@ -48,6 +51,7 @@ strace -e inject=openat:error=ENOENT:when=2+ -o trace cat /etc/passwd 2>/dev/nul
 strace -f --seccomp-bpf -e trace=chdir -o trace sh -c 'cd /usr; cd /; true'
 plain <trace
 sleep 1000 & pid=$!
+until_it_sleeps $pid
 strace -o trace -p $pid & tracer=$!
 until grep -q TracerPid:.*[1-9] /proc/$pid/status; do sleep 0.05; done
 kill $pid
@@ -66,8 +70,7 @@ debug -ex 'set follow-fork-mode child' -ex 'catch fork' -ex 'handle SIGUSR1 nost
 debug -ex 'handle SIGUSR1 nostop noprint' -ex 'run fork abort' -ex 'frame function main' -ex 'info locals' ./p | grep -E '^(Program|#|sum|d =)'
 ./p fork abort >/dev/null 2>&1 || echo "status $?"
 sleep 1000 & pid=$!
-until grep -q sleep /proc/$pid/comm && grep -q '^State:.S' /proc/$pid/status; do sleep 0.05; done
-sleep 0.3
+until_it_sleeps $pid
 gdb -nx -batch -p $pid -ex 'print $rax' -ex detach 2>/dev/null | tail -n 2 | plain
 kill $pid
 wait $pid || echo "status $?"
