@@ -41,6 +41,7 @@ class ListenPolicy {
   static constexpr Nanos kNear = 2000000;  // a gap on a crowded machine
   static constexpr int kJoin = 4;          // calls in a row
   static constexpr int kCallsAfterPark = 12;
+  static constexpr int kCallsAtFirst = 8;  // of a child that may be about to end
   // In calls that came by the mailbox, which each saved some 5 us.
   static constexpr int kCredit = 16, kMaxCredit = 64, kNoticeCost = 2, kWakeUpCost = 12, kLongCallCost = 8;
   static constexpr uint32_t kWorth = 12;                   // calls that make a membership pay
@@ -48,7 +49,7 @@ class ListenPolicy {
   // After one whose CPU was another's, or that does not fit what the thread does: the next will be the same.
   static constexpr int kMaxBadPause = 1 << 15;
 
-  int near_ = 0;
+  int near_ = -kCallsAtFirst;
   int credit_ = kCredit;
   uint32_t calls_ = 0;
   bool paid_ = false;  // the last time did

@@ -18,10 +18,11 @@ TEST(ListenPolicy, JoinsWhenCallsAreFrequentOrTheDeskIsOpen) {
   ListenPolicy policy;
   EXPECT_EQ(CallsUntilJoin(policy, false, false, 1000), 1000);
   ListenPolicy frequent;
-  EXPECT_EQ(CallsUntilJoin(frequent, true, false), 4);
-  ListenPolicy late;
-  EXPECT_FALSE(late.OnNotified(kLong, false, true));
-  EXPECT_TRUE(late.OnNotified(kShort, false, true));
+  EXPECT_EQ(CallsUntilJoin(frequent, true, false), 12);
+  ListenPolicy open;
+  EXPECT_EQ(CallsUntilJoin(open, false, true), 9);
+  EXPECT_FALSE(open.OnNotified(kLong, false, true));
+  EXPECT_TRUE(open.OnNotified(kShort, false, true));
 }
 TEST(ListenPolicy, WhoWaitsForOthersJoinsLater) {
   ListenPolicy policy;
