@@ -111,6 +111,7 @@ class Scheduler {
   Fiber* Next(Carrier& carrier);
   Fiber* Watch(Carrier& carrier);
   void RunOne(Fiber* f, SanitizerFiber& carrier);
+  void RunUntilItStops(Fiber* f, SanitizerFiber& carrier);
   Result<void> AddCarrier();
   // Sees to it that somebody takes from the queue.
   void Summon();
@@ -256,9 +257,7 @@ void Scheduler::RunCarrier() {
   while (Fiber* f = Next(carrier)) {
     // One was enough for what it found, but more may wait.
     if (queued_.load(std::memory_order_relaxed) > 0) Summon();
-    running_.fetch_add(1, std::memory_order_relaxed);
     RunOne(f, sanitizer);
-    running_.fetch_sub(1, std::memory_order_relaxed);
   }
   current_carrier = nullptr;
 }
@@ -268,16 +267,18 @@ void Scheduler::RunOwnCarrier(Carrier& carrier, OwnCarrier::Loop& loop) {
   SanitizerFiber sanitizer;
   sanitizer.AdoptThread();
   do {
-    while (Fiber* f = carrier.local.Pop()) {
-      running_.fetch_add(1, std::memory_order_relaxed);
-      RunOne(f, sanitizer);
-      running_.fetch_sub(1, std::memory_order_relaxed);
-    }
+    while (Fiber* f = carrier.local.Pop()) RunOne(f, sanitizer);
   } while (loop.LookForWork());
   current_carrier = nullptr;
 }
 
 void Scheduler::RunOne(Fiber* f, SanitizerFiber& carrier) {
+  running_.fetch_add(1, std::memory_order_relaxed);
+  RunUntilItStops(f, carrier);
+  running_.fetch_sub(1, std::memory_order_relaxed);
+}
+
+void Scheduler::RunUntilItStops(Fiber* f, SanitizerFiber& carrier) {
   for (;;) {
     current_fiber = f;
     carrier.StartSwitch(f->sanitizer, /*leaving_for_good=*/false);
@@ -329,6 +330,9 @@ void Scheduler::FiberMain(bc::transfer_t from) {
 }
 
 void SuspendFiber(Fiber& self, bool (*publish)(void*), void* arg) {
+#ifndef NDEBUG
+  MOAT_CHECK(HeldLocksForDebug() == 0);
+#endif
   self.publish = publish;
   self.publish_arg = arg;
   self.sanitizer.StartSwitchBack(/*leaving_for_good=*/false);

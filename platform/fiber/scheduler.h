@@ -12,8 +12,8 @@ class Fiber;
 // The pooled fiber that the calling code runs on, or null on any other thread.
 Fiber* CurrentFiber();
 
-// Leaves the calling fiber's carrier. `publish(arg)` runs on the carrier once the fiber's state is saved: from then
-// on another thread may make it ready. When it returns false, the fiber goes on at once.
+// Leaves the calling fiber's carrier, with no lock held. `publish(arg)` runs on the carrier once the fiber's state is
+// saved: from then on another thread may make it ready. When it returns false, the fiber goes on at once.
 void SuspendFiber(Fiber& self, bool (*publish)(void* arg), void* arg);
 
 // Lets a suspended fiber run again. Takes kScheduler.

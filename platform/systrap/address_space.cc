@@ -1,7 +1,5 @@
 #include "platform/systrap/address_space.h"
 
-#include <limits.h>
-#include <linux/futex.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -181,8 +179,7 @@ Result<std::unique_ptr<GuestThread>> SystrapAddressSpace::MakeThread() {
     if (agent_.call().args[0] != 0) return kENOMEM;
     page.thread_area = address;
     page.thread_order.fetch_add(1, std::memory_order_release);
-    // Every waiter: the page's last stub may have been killed and not be gone yet, and be woken in place of this one.
-    syscall(SYS_futex, &page.thread_order, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
+    WakeShared(page.thread_order);
     return pool_.AwaitThread(area.listener, pid_);
   }();
   if (!listener.ok()) {

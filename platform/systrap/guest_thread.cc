@@ -1,7 +1,6 @@
 #include "platform/systrap/guest_thread.h"
 
 #include <linux/rseq.h>
-#include <poll.h>
 #include <sys/syscall.h>
 
 #include <cstring>
@@ -114,12 +113,6 @@ bool GuestThread::TakeFromMailbox() {
   in_mailbox_ = true;
   frame_ = 0;
   return true;
-}
-
-bool GuestThread::HasNotice() const {
-  pollfd p = {listener_.fd(), POLLIN, 0};
-  const timespec at_once = {};
-  return ppoll(&p, 1, &at_once, nullptr) > 0;
 }
 
 void GuestThread::LetSleep() {

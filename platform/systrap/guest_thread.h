@@ -36,8 +36,6 @@ class GuestThread {
   }
   // The call came by the mailbox: the host does not know of it.
   bool in_mailbox() const { return in_mailbox_; }
-  // It sleeps until its call of the mailbox is answered.
-  bool sleeping() const { return sleeping_; }
   // The call was answered when the thread was about to sleep: the next Receive wakes it.
   bool falls_asleep() const { return falls_asleep_; }
   // The thread is in a call that the host knows of and could carry out: the guest's own, or that of in_copy.
@@ -64,8 +62,8 @@ class GuestThread {
   bool TakeFromMailbox();
   // The answer to its call of the mailbox will take long: it sleeps at once.
   void LetSleep();
-  // Whether Receive would not wait. A notice that is seen may be withdrawn, but only for another that is on its way.
-  bool HasNotice() const;
+  // Whether Receive would not wait; see Listener::HasCall.
+  bool HasNotice() const { return listener_.HasCall(); }
   // Readable when there is one.
   int listener_fd() const { return listener_.fd(); }
   // For a thread in a mailbox call that has been kicked: waits for its frame. kESRCH as Wait.

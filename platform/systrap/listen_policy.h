@@ -38,8 +38,8 @@ class ListenPolicy {
   void End(bool preempted);
 
  private:
-  static constexpr Nanos kNear = 2000000;  // a gap on a crowded machine
-  static constexpr int kJoin = 4;          // calls in a row
+  static constexpr Nanos kNear = 2'000'000;  // a gap on a crowded machine
+  static constexpr int kJoin = 4;            // calls in a row
   static constexpr int kCallsAfterPark = 12;
   static constexpr int kCallsAtFirst = 8;  // of a child that may be about to end
   // In calls that came by the mailbox, which each saved some 5 us.

@@ -1,7 +1,6 @@
 #include "platform/systrap/listener.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -57,10 +56,10 @@ void Listener::Close() {
   if (fd >= 0) close(fd);
 }
 
-bool Listener::Gone() const {
-  pollfd p = {fd_, 0, 0};
+short Listener::Poll(short events) const {
+  pollfd p = {fd_, events, 0};
   const timespec now = {};
-  return ppoll(&p, 1, &now, nullptr) > 0 && (p.revents & POLLHUP) != 0;
+  return ppoll(&p, 1, &now, nullptr) > 0 ? p.revents : short{0};
 }
 
 Result<void> Listener::Receive() {
@@ -69,7 +68,7 @@ Result<void> Listener::Receive() {
     if (ioctl(fd_, SECCOMP_IOCTL_NOTIF_RECV, &notification_) == 0) return {};
     // Either a kick came between the call and its pick-up, and the call comes again, or no thread has this filter any
     // more.
-    if (errno == ENOENT && Gone()) return kESRCH;
+    if (errno == ENOENT && (Poll(0) & POLLHUP) != 0) return kESRCH;
     if (errno != EINTR && errno != ENOENT) return kEINVAL;
   }
 }

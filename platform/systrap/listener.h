@@ -5,6 +5,7 @@
 #define MOAT_PLATFORM_SYSTRAP_LISTENER_H_
 
 #include <linux/seccomp.h>
+#include <poll.h>
 #include <sys/types.h>
 
 #include <utility>
@@ -26,6 +27,8 @@ class Listener {
   int fd() const { return fd_; }
   bool valid() const { return fd_ >= 0; }
 
+  // Whether Receive would not wait. A call that is seen may be withdrawn, but only for another that is on its way.
+  bool HasCall() const { return Poll(POLLIN) != 0; }
   // Waits for the thread's next call. kESRCH: the thread is gone.
   Result<void> Receive();
   // Of the last call received, as the host kernel tells: nothing here can be forged.
@@ -43,7 +46,8 @@ class Listener {
  private:
   explicit Listener(int fd) : fd_(fd) {}
   void Close();
-  bool Gone() const;
+  // What ppoll(2) tells at once of `events`.
+  short Poll(short events) const;
   Result<void> Send(int64_t value, uint32_t flags);
 
   int fd_ = -1;

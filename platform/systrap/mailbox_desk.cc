@@ -7,8 +7,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "platform/base/log.h"
-#include "platform/base/mutex.h"
 #include "platform/fiber/futex.h"
 #include "platform/fiber/load.h"
 #include "platform/fiber/scheduler.h"
@@ -66,7 +64,7 @@ std::optional<CpuSet> MailboxDesk::Enter() {
 void MailboxDesk::Settle() {
   const int own = sched_getcpu();
   settled_ = true;
-  if (guest_cpus_.empty() || guest_cpus_.Has(own)) return;
+  if (guest_cpus_.Has(own)) return;
   CpuSet desk;
   desk.Add(own);
   carrier_.SetAffinity(desk);
@@ -109,7 +107,7 @@ MailboxDesk::Came MailboxDesk::Wait(Seat& seat) {
 bool MailboxDesk::SitDown(void* arg) {
   Seat& seat = *static_cast<Seat*>(arg);
   MailboxDesk& desk = *seat.desk;
-  seat.since = 0;
+  seat.probed = 0;
   if (desk.carrier_.IsCurrent()) {
     desk.seats_.push_back(&seat);
     return true;
@@ -126,9 +124,6 @@ bool MailboxDesk::SitDown(void* arg) {
 
 void MailboxDesk::ToPool() {
   if (!carrier_.IsCurrent()) return;
-#ifndef NDEBUG
-  MOAT_CHECK(HeldLocksForDebug() == 0);
-#endif
   SuspendFiber(
       *CurrentFiber(),
       [](void* fiber) {
@@ -198,7 +193,7 @@ bool MailboxDesk::TakeNotices(Nanos now) {
   Seat* asked[kMaxProbed];
   size_t n = 0;
   for (Seat* seat : seats_) {
-    if (seat->since == 0) seat->since = seat->probed = now;
+    if (seat->probed == 0) seat->probed = now;
     if (now - seat->probed < kProbe || n == kMaxProbed) continue;
     seat->probed = now;
     asked[n] = seat;

@@ -49,7 +49,7 @@ class MailboxDesk final : private OwnCarrier::Loop {
     uint64_t served_at = 0;  // by the time stamp counter; 0: nobody had to wait
     MailboxDesk* desk = nullptr;
     Fiber* fiber = nullptr;
-    Nanos since = 0, probed = 0;  // 0: the desk has not looked at the clock yet
+    Nanos probed = 0;  // 0: the desk has not looked at the clock yet
     Came came = Came::kNothing;
   };
 
@@ -103,7 +103,7 @@ class MailboxDesk final : private OwnCarrier::Loop {
   Mutex mu_{LockRank::kScheduler};
   std::vector<Seat*> inbox_ ABSL_GUARDED_BY(mu_);
   CpuSet guest_cpus_ ABSL_GUARDED_BY(mu_);
-  bool settled_ ABSL_GUARDED_BY(mu_) = false;    // the desk has a CPU, and guest_cpus_ are the others
+  bool settled_ ABSL_GUARDED_BY(mu_) = true;  // false: the desk has yet to come to its CPU, guest_cpus_ is the first's
   bool unwelcome_ ABSL_GUARDED_BY(mu_) = false;  // somebody else wants that CPU
   // NoteCall's.
   std::atomic<uint32_t> noted_{0};

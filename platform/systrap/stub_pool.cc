@@ -1,5 +1,6 @@
 #include "platform/systrap/stub_pool.h"
 
+#include <limits.h>
 #include <linux/futex.h>
 #include <poll.h>
 #include <signal.h>
@@ -23,12 +24,11 @@ constexpr Nanos kLookPeriod = 500'000'000;
 constexpr size_t kPagesSize = (size_t{SYSTRAP_MAX_AREAS}) * 4096;
 constexpr size_t kAreasSize = size_t{kMaxAreas} * kAreaSize;
 
-// Words that another process waits on or wakes: no private futexes.
+// For words that another process wakes: no private futex.
 void WaitShared(std::atomic<uint32_t>& word, uint32_t value) {
   const timespec period = {1, 0};  // to look whether the other side still lives
   syscall(SYS_futex, &word, FUTEX_WAIT, value, &period, nullptr, 0);
 }
-void WakeShared(std::atomic<uint32_t>& word) { syscall(SYS_futex, &word, FUTEX_WAKE, 1, nullptr, nullptr, 0); }
 
 Result<void*> MapFile(int fd, size_t size) {
   if (ftruncate(fd, static_cast<off_t>(size)) != 0) return HostErrno();
@@ -38,6 +38,8 @@ Result<void*> MapFile(int fd, size_t size) {
 }
 
 }  // namespace
+
+void WakeShared(std::atomic<uint32_t>& word) { syscall(SYS_futex, &word, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0); }
 
 Result<std::unique_ptr<StubPool>> StubPool::Create(const sock_fprog* filter) {
   std::unique_ptr<StubPool> pool(new StubPool);

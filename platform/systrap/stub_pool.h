@@ -3,6 +3,7 @@
 #ifndef MOAT_PLATFORM_SYSTRAP_STUB_POOL_H_
 #define MOAT_PLATFORM_SYSTRAP_STUB_POOL_H_
 
+#include <atomic>
 #include <memory>
 #include <set>
 #include <vector>
@@ -18,6 +19,10 @@
 struct sock_fprog;
 
 namespace moat::systrap_platform {
+
+// Wakes everyone in other processes who waits on `word`: the page's last stub may have been killed and not be gone yet,
+// and would be woken in place of the one that is meant.
+void WakeShared(std::atomic<uint32_t>& word);
 
 // A stub process that nothing runs in yet. Its agent and its first guest thread wait for an answer.
 struct ReadyStub {

@@ -26,17 +26,15 @@ const HotSites& Sites() {
   return *sites;
 }
 
-// SIGALRM every 200 microseconds for as long as the object lives.
+// SIGALRM every 200 microseconds.
+constexpr itimerval kEachMoment = {{0, 200}, {0, 200}}, kNever = {};
+// The same for as long as the object lives.
 class Storm {
  public:
   explicit Storm(void (*handler)(int, siginfo_t*, void*), int flags = 0) : action_(SIGALRM, handler, flags) {
-    const itimerval each = {{0, 200}, {0, 200}};
-    EXPECT_OK(setitimer(ITIMER_REAL, &each, nullptr));
+    EXPECT_OK(setitimer(ITIMER_REAL, &kEachMoment, nullptr));
   }
-  ~Storm() {
-    const itimerval none = {};
-    EXPECT_OK(setitimer(ITIMER_REAL, &none, nullptr));
-  }
+  ~Storm() { EXPECT_OK(setitimer(ITIMER_REAL, &kNever, nullptr)); }
 
  private:
   ScopedAction action_;
@@ -155,13 +153,11 @@ TEST(CallSiteSignal, JumpOutOfTheHandler) {
   if (sigsetjmp(out, 1) != 0) {
     jumps = jumps + 1;
   } else {
-    const itimerval each = {{0, 200}, {0, 200}};
-    setitimer(ITIMER_REAL, &each, nullptr);
+    setitimer(ITIMER_REAL, &kEachMoment, nullptr);
   }
   while (jumps < 300) wrong = wrong + (Sites().Ask() != truth);
   signal(SIGALRM, SIG_IGN);
-  const itimerval none = {};
-  EXPECT_OK(setitimer(ITIMER_REAL, &none, nullptr));
+  EXPECT_OK(setitimer(ITIMER_REAL, &kNever, nullptr));
   EXPECT_EQ(wrong, 0);
 }
 
