@@ -211,7 +211,7 @@ Result<void> SystrapContext::WaitAtDesk() {
     if (seat_.TakeLongCall()) policy_.OnLongCall();
     // Nobody waits for a guest here, who may have lied: the desk looks again for a sleep that is still to come.
     if (thread_->falls_asleep() && thread_->HasNotice()) {
-      policy_.OnWakeUp();
+      policy_.OnWakeUp(desk_.IsShared());
       if (TRY(thread_->Receive())) return {};
       seat_.woken = true;
     }
@@ -241,7 +241,7 @@ Result<void> SystrapContext::Wait() {
   if (thread_->HasFrame() || (!desk_.IsOpen() && space_->call_sites().Behind(ip) == ip)) return {};
   const Nanos now = MonotonicNow();
   const bool frequent = desk_.NoteCall(now);
-  join_next_ = policy_.OnNotified(now - since, frequent, desk_.IsOpen());
+  join_next_ = policy_.OnNotified(now - since, frequent, desk_.active());
   return {};
 }
 

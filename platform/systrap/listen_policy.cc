@@ -2,9 +2,10 @@
 
 namespace moat::systrap_platform {
 
-bool ListenPolicy::OnNotified(Nanos gap, bool frequent, bool open) {
-  if (pause_ > 0) {
-    --pause_;
+bool ListenPolicy::OnNotified(Nanos gap, bool frequent, int members) {
+  const bool open = members > 0, crowd = members >= kCrowd;
+  if (pause_ > 0 && !(crowd && unlucky_)) {
+    pause_ -= crowd ? kCallsInCrowd : 1;
     return false;
   }
   near_ = gap <= kNear ? near_ + 1 : std::min(near_, 0);
@@ -14,10 +15,12 @@ bool ListenPolicy::OnNotified(Nanos gap, bool frequent, bool open) {
 void ListenPolicy::Begin() {
   credit_ = kCredit;
   calls_ = 0;
+  unlucky_ = false;
 }
 
 void ListenPolicy::End(bool preempted) {
   const bool bad = preempted || IsOverdrawn();
+  unlucky_ |= preempted;
   near_ = 0;
   paid_ = calls_ >= kWorth && !bad;
   if (paid_) {

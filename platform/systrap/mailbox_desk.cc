@@ -18,6 +18,7 @@ constexpr int kLooks = 32;         // between two looks at the clock
 constexpr int kLonelyLooks = 256;  // of a fiber that nobody else waits beside
 // Without a call from anyone the desk closes; later where a thread is being woken, whose CPU may sleep too.
 constexpr Nanos kSilence = 60'000, kWakeSilence = 250'000;
+constexpr Nanos kSilenceForEach = 20'000;  // that sits there: the longer it takes until all have been there again
 constexpr Nanos kLonging = 50'000;     // all members' calls are under way, elsewhere or in sleep: then the desk sleeps
 constexpr Nanos kPreempted = 200'000;  // between two looks: the CPU was not ours alone
 constexpr Nanos kProbe = 20'000;       // how long a silent thread may have waited in a notification
@@ -214,9 +215,10 @@ bool MailboxDesk::IsCrowd(Nanos now) const {
 
 bool MailboxDesk::IsSilent(Nanos now) const {
   // Whose call is under way may call again as soon as it is answered.
-  if (static_cast<int>(seats_.size()) < active_.load(std::memory_order_relaxed)) return false;
+  if (static_cast<int>(seats_.size()) < active()) return false;
   const bool woken = std::any_of(seats_.begin(), seats_.end(), [](const Seat* s) { return s->woken; });
-  return now - last_call_ > (woken ? kWakeSilence : kSilence);
+  const Nanos others = static_cast<Nanos>(seats_.size() - 1) * kSilenceForEach;
+  return now - last_call_ > (woken ? kWakeSilence : kSilence) + others;
 }
 
 bool MailboxDesk::LookForWork() {

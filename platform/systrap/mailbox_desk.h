@@ -66,9 +66,10 @@ class MailboxDesk final : private OwnCarrier::Loop {
   }
   // A member's task begins to wait inside of the sentry, or goes on.
   void SetActive(bool active) { active_.fetch_add(active ? 1 : -1, std::memory_order_relaxed); }
-  bool IsOpen() const { return active_.load(std::memory_order_relaxed) > 0; }
+  int active() const { return active_.load(std::memory_order_relaxed); }
+  bool IsOpen() const { return active() > 0; }
   // Other guest threads want the CPU of a member whose call takes long.
-  bool IsShared() const { return active_.load(std::memory_order_relaxed) > 1; }
+  bool IsShared() const { return active() > 1; }
   // A call came by notification that could come here. Whether such calls are so frequent in the sandbox that a desk
   // pays: more guest threads than CPUs, with more switches than work.
   bool NoteCall(Nanos now);
