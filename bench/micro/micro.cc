@@ -309,15 +309,17 @@ const Operation kOperations[] = {
     {"mprotect",
      [](long n) {
        void* p = mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+       *static_cast<volatile char*>(p) = 1;
        for (long i = 0; i < n; ++i) mprotect(p, 4096, i % 2 == 0 ? PROT_READ : PROT_READ | PROT_WRITE);
        munmap(p, 4096);
      }},
     {"pagefault_4k_anon",
      [](long n) {
-       constexpr long kPages = 1024;
+       constexpr long kPages = 16384;
        for (long done = 0; done < n; done += kPages) {
          auto* p = static_cast<volatile char*>(
              mmap(nullptr, kPages * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+         madvise(const_cast<char*>(p), kPages * 4096, MADV_NOHUGEPAGE);
          for (long i = 0; i < std::min(kPages, n - done); ++i) p[i * 4096] = 1;
          munmap(const_cast<char*>(p), kPages * 4096);
        }
@@ -336,7 +338,7 @@ const Operation kOperations[] = {
          const pid_t pid = fork();
          if (pid == 0) {
            for (int page = 0; page < 256; ++page)
-             const_cast<volatile char*>(megabytes)[static_cast<size_t>(page) * 65536] = 2;
+             const_cast<volatile char*>(megabytes)[static_cast<size_t>(page) * (kCowBytes / 256)] = 2;
            _exit(0);
          }
          WaitChild(pid);

@@ -18,7 +18,8 @@
 namespace moat {
 namespace {
 
-constexpr uint64_t kMaxSpare = 256;           // pages
+constexpr uint64_t kMaxSpare = 256;  // pages
+constexpr uint64_t kHugePages = MemoryFile::kHugePage / kPageSize;
 constexpr uint64_t kHoleFill = 64;            // pages that a fault in a hole fills at most
 constexpr uint64_t kWritePieceMax = 1 << 20;  // bytes that one look at the extents serves
 
@@ -106,9 +107,15 @@ Result<FileRange> PagedData::TakePagesLocked(uint64_t page, uint64_t want) {
     }
   }
   bool at_end = extents_.empty() || page > extents_.rbegin()->first;
-  // Growing files get as much again as they have, so that their memory stays in few pieces.
-  uint64_t extra = at_end ? std::min(pages_.load(std::memory_order_relaxed), kMaxSpare) : 0;
-  Result<FileRange> r = memory_.Allocate((want + extra) * kPageSize, MemoryKind::kPageCache);
+  // Growing files get as much again as they have, so that their memory stays in few pieces; large ones whole huge
+  // pages.
+  const uint64_t pages = pages_.load(std::memory_order_relaxed);
+  const bool huge = at_end && pages >= kHugePages && memory_.huge_pages();
+  uint64_t extra = huge ? (kHugePages - want % kHugePages) % kHugePages : at_end ? std::min(pages, kMaxSpare) : 0;
+  const uint64_t length = (want + extra) * kPageSize;
+  Result<FileRange> r = huge ? memory_.AllocateAt(length, MemoryKind::kPageCache, 0, MemoryFile::Touch::kTogether)
+                             : memory_.Allocate(length, MemoryKind::kPageCache);
+  if (huge && r.ok()) memory_.Commit(*r);
   if (!r.ok() && extra != 0) {
     extra = 0;
     r = memory_.Allocate(want * kPageSize, MemoryKind::kPageCache);

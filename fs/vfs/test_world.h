@@ -11,6 +11,7 @@
 
 #include "fs/tmpfs/tmpfs.h"
 #include "fs/vfs/vfs.h"
+#include "platform/memory/backing.h"
 #include "platform/memory/safe_copy.h"
 
 namespace moat {
@@ -18,8 +19,7 @@ namespace moat {
 inline MemoryFile& TestMemory() {
   static MemoryFile* memory = [] {
     InstallSafeCopyHandlers();
-    ScopedFd fd(memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING));
-    MemoryFile* m = MemoryFile::Create(std::move(fd), 0).value().release();
+    MemoryFile* m = MemoryFile::Create(*NewMemoryBacking(), 0).value().release();
     RegisterTmpfs(*m);
     return m;
   }();

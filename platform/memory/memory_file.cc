@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <array>
@@ -22,6 +23,16 @@ constexpr uint64_t kFileSize = uint64_t{1} << 50;  // sparse: offsets are cheap,
 constexpr size_t kTableSize = 1 << 12;             // both levels of the chunk table
 static_assert(kFileSize / MemoryFile::kChunk == kTableSize * kTableSize);
 constexpr int kFirstFitTries = 16;
+constexpr uint64_t kAnyPhase = ~uint64_t{0};
+
+// Whether the host gives this file 2 MiB where one page is asked for (tmpfs(5), huge=within_size).
+bool GivesHugePages(int fd) {
+  constexpr off_t kSomewhere = 0;
+  struct stat st;
+  if (fallocate(fd, FALLOC_FL_KEEP_SIZE, kSomewhere, kPageSize) != 0) return false;
+  const bool huge = fstat(fd, &st) == 0 && st.st_blocks * 512 == static_cast<blkcnt_t>(MemoryFile::kHugePage);
+  return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, kSomewhere, MemoryFile::kHugePage) == 0 && huge;
+}
 
 struct Segment {
   uint64_t end;
@@ -41,6 +52,7 @@ struct Retired {
 struct MemoryFile::Impl {
   ScopedFd fd;
   uint64_t limit = 0;
+  bool huge_pages = false;
   using ChunkRow = std::array<std::atomic<std::byte*>, kTableSize>;
   std::array<std::atomic<ChunkRow*>, kTableSize> rows{};
 
@@ -62,12 +74,13 @@ struct MemoryFile::Impl {
   void ForEachLocked(FileRange r, Fn fn) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   void JoinLocked(FileRange r) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   void AddFreeLocked(FileRange r) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
-  uint64_t TakeFreeLocked(uint64_t length) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  // A start that is `phase` modulo kHugePage, if that is not kAnyPhase; kFileSize when the file is full.
+  uint64_t TakeFreeLocked(uint64_t length, uint64_t phase) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   // Keeps the front of `r` for AllocateToOverwrite; what remains of it is for the host.
   void KeepLocked(FileRange& r) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   // kFileSize when none of that length is kept, nor one that could be cut.
   uint64_t TakeKeptLocked(uint64_t length) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
-  Result<FileRange> Add(uint64_t length, MemoryKind kind, bool overwritten);
+  Result<FileRange> Add(uint64_t length, MemoryKind kind, bool overwritten, uint64_t phase);
   void Punch(FileRange r);
   // Punches and frees ranges, neighbours at once.
   void GiveToHost(std::vector<FileRange> ranges);
@@ -133,19 +146,25 @@ void MemoryFile::Impl::AddFreeLocked(FileRange r) {
   }
 }
 
-uint64_t MemoryFile::Impl::TakeFreeLocked(uint64_t length) {
+uint64_t MemoryFile::Impl::TakeFreeLocked(uint64_t length, uint64_t phase) {
+  const auto first_in = [phase](uint64_t from) {
+    return phase == kAnyPhase ? from : from + ((phase - from) & (kHugePage - 1));
+  };
   int tries = kFirstFitTries;
   for (auto it = free.begin(); it != free.end() && tries-- > 0; ++it) {
-    if (it->second - it->first < length) continue;
-    uint64_t start = it->first;
-    uint64_t end = it->second;
+    const FileRange hole{it->first, it->second};
+    const uint64_t start = first_in(hole.start);
+    if (start >= hole.end || hole.end - start < length) continue;
     free.erase(it);
-    if (start + length < end) free[start + length] = end;
+    if (hole.start < start) free[hole.start] = start;
+    if (start + length < hole.end) free[start + length] = hole.end;
     return start;
   }
-  if (length > kFileSize - bump) return kFileSize;
-  uint64_t start = bump;
-  bump += length;
+  const uint64_t start = first_in(bump);
+  if (start > kFileSize || length > kFileSize - start) return kFileSize;
+  const FileRange skipped{bump, start};
+  bump = start + length;
+  if (skipped.length() != 0) AddFreeLocked(skipped);
   return start;
 }
 
@@ -222,16 +241,18 @@ MemoryFile::~MemoryFile() {
   }
 }
 
-Result<std::unique_ptr<MemoryFile>> MemoryFile::Create(ScopedFd memfd, uint64_t limit) {
-  if (ftruncate(memfd.get(), static_cast<off_t>(kFileSize)) != 0) return HostErrno();
-  if (fcntl(memfd.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) != 0) return HostErrno();
+Result<std::unique_ptr<MemoryFile>> MemoryFile::Create(ScopedFd file, uint64_t limit) {
+  if (ftruncate(file.get(), static_cast<off_t>(kFileSize)) != 0) return HostErrno();
+  // EPERM: a file of a mounted tmpfs. No stub may call ftruncate(2), and the sentry does not.
+  if (fcntl(file.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) != 0 && errno != EPERM) return HostErrno();
   auto impl = std::make_unique<Impl>();
-  impl->fd = std::move(memfd);
+  impl->huge_pages = GivesHugePages(file.get());
+  impl->fd = std::move(file);
   impl->limit = limit;
   return std::unique_ptr<MemoryFile>(new MemoryFile(std::move(impl)));
 }
 
-Result<FileRange> MemoryFile::Impl::Add(uint64_t length, MemoryKind kind, bool overwritten) {
+Result<FileRange> MemoryFile::Impl::Add(uint64_t length, MemoryKind kind, bool overwritten, uint64_t phase) {
   if (length == 0 || length % kPageSize != 0) return kEINVAL;
   Reclaim();
   if (limit != 0 && usage[0] + usage[1] + usage[2] + length > limit) return kENOMEM;
@@ -239,7 +260,7 @@ Result<FileRange> MemoryFile::Impl::Add(uint64_t length, MemoryKind kind, bool o
   {
     MutexLock lock(mu);
     r.start = overwritten ? TakeKeptLocked(length) : kFileSize;
-    if (r.start == kFileSize) r.start = TakeFreeLocked(length);
+    if (r.start == kFileSize) r.start = TakeFreeLocked(length, phase);
     if (r.start == kFileSize) return kENOMEM;
     r.end = r.start + length;
     segments.emplace(r.start, Segment{r.end, 1, kind, overwritten});
@@ -249,10 +270,26 @@ Result<FileRange> MemoryFile::Impl::Add(uint64_t length, MemoryKind kind, bool o
   return r;
 }
 
-Result<FileRange> MemoryFile::Allocate(uint64_t length, MemoryKind kind) { return impl_->Add(length, kind, false); }
+Result<FileRange> MemoryFile::Allocate(uint64_t length, MemoryKind kind) {
+  return impl_->Add(length, kind, false, kAnyPhase);
+}
+
+Result<FileRange> MemoryFile::AllocateAt(uint64_t length, MemoryKind kind, uint64_t address, Touch touch) {
+  if (!impl_->huge_pages) return Allocate(length, kind);
+  const uint64_t phase = address + (touch == Touch::kTogether ? 0 : kPageSize);
+  return impl_->Add(length, kind, false, phase % kHugePage);
+}
+
+bool MemoryFile::huge_pages() const { return impl_->huge_pages; }
+
+void MemoryFile::Commit(FileRange r) {
+  if (!impl_->huge_pages || r.length() == 0) return;
+  // Without memory it is left to the touches, which then fail one by one.
+  (void)fallocate(impl_->fd.get(), FALLOC_FL_KEEP_SIZE, static_cast<off_t>(r.start), static_cast<off_t>(r.length()));
+}
 
 Result<FileRange> MemoryFile::AllocateToOverwrite(uint64_t length, MemoryKind kind) {
-  return impl_->Add(length, kind, length <= kMaxRecycled);
+  return impl_->Add(length, kind, length <= kMaxRecycled, kAnyPhase);
 }
 
 void MemoryFile::Trim() {

@@ -1,4 +1,4 @@
-// MemoryFile: the sandbox's one memfd. All anonymous guest memory and all tmpfs page cache live in it.
+// MemoryFile: the sandbox's one file of memory. All anonymous guest memory and all tmpfs page cache live in it.
 // Offsets are handed out in page multiples, zero-filled, and reference-counted per page; the last
 // reference punches the hole, so the host gets the memory back (but see AllocateToOverwrite). Stubs map ranges of fd();
 // the sentry reads and writes the same pages through Pointer(). Thread-safe. Lock: kMemoryFile.
@@ -26,14 +26,24 @@ enum class MemoryKind : uint8_t { kAnonymous, kPageCache, kKernel };
 
 class MemoryFile {
  public:
-  // Takes a memfd that was made with MFD_ALLOW_SEALING and seals it against shrinking. `limit` bounds the
-  // allocated bytes (0: none); what is really committed is for the sandbox's cgroup to bound.
-  static Result<std::unique_ptr<MemoryFile>> Create(ScopedFd memfd, uint64_t limit);
+  // Takes a nameless file of a tmpfs, or a memfd; one that can be sealed (MFD_ALLOW_SEALING) is sealed against
+  // shrinking. `limit` bounds the allocated bytes (0: none); what is really committed is for the sandbox's cgroup.
+  static Result<std::unique_ptr<MemoryFile>> Create(ScopedFd file, uint64_t limit);
   ~MemoryFile();
 
   // `length` is a page multiple > 0. The range has one reference on each page and reads as zeros. Sparse:
   // no host page is allocated before the first touch. kENOMEM past the limit.
   Result<FileRange> Allocate(uint64_t length, MemoryKind kind);
+  // As Allocate, for memory that will be mapped at `address`: the host may give the whole aligned 2 MiB around the
+  // first touch of it at once (kTogether), or gives each page alone (kApart). It gives them together only where address
+  // and offset agree modulo kHugePage, the mapping has room for it and no page of it is there; and where huge_pages().
+  enum class Touch : uint8_t { kTogether, kApart };
+  Result<FileRange> AllocateAt(uint64_t length, MemoryKind kind, uint64_t address, Touch touch);
+  static constexpr uint64_t kHugePage = 2 << 20;
+  bool huge_pages() const;
+  // Asks the host for the whole of every 2 MiB that `r` touches, now: for pages that the sentry itself is about to
+  // fill. The caller owns all of that memory. Without huge_pages() nothing happens.
+  void Commit(FileRange r);
   // As Allocate, for a caller that writes every byte before a guest can see one: the range may hold old bytes, of any
   // guest process, in pages that the host then need not make and clear anew. Longer than kMaxRecycled: as Allocate.
   Result<FileRange> AllocateToOverwrite(uint64_t length, MemoryKind kind);

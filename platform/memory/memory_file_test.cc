@@ -8,6 +8,7 @@
 #include <map>
 #include <random>
 
+#include "platform/memory/backing.h"
 #include "platform/memory/copy_epoch.h"
 #include "platform/memory/safe_copy.h"
 #include "platform/usermem/guest_memory.h"
@@ -139,6 +140,78 @@ TEST_F(MemoryFileTest, ReferenceCountsMatchAModel) {
 TEST_F(MemoryFileTest, OddLengthsAreRefused) {
   EXPECT_EQ(file_->Allocate(0, MemoryKind::kAnonymous).error(), kEINVAL);
   EXPECT_EQ(file_->Allocate(100, MemoryKind::kAnonymous).error(), kEINVAL);
+}
+
+// A file that gives huge pages, where the host has them for whoever runs the test.
+class HugePagesTest : public testing::Test {
+ protected:
+  HugePagesTest() : file_(std::move(*MemoryFile::Create(*NewMemoryBacking(), 0))) {}
+  void SetUp() override {
+    if (!file_->huge_pages()) GTEST_SKIP() << "no huge pages on a tmpfs";
+  }
+  uint64_t Committed() {
+    struct stat st;
+    fstat(file_->fd(), &st);
+    return static_cast<uint64_t>(st.st_blocks) * 512;
+  }
+  // What the host commits for one store in the middle of a mapping of `length` bytes at a border of 2 MiB.
+  uint64_t CommittedByAStore(uint64_t length, MemoryFile::Touch touch) {
+    const uint64_t room = length + MemoryFile::kHugePage;
+    auto* any = static_cast<char*>(mmap(nullptr, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    char* at = any + (-reinterpret_cast<uintptr_t>(any) & (MemoryFile::kHugePage - 1));
+    const FileRange r = *file_->AllocateAt(length, MemoryKind::kAnonymous, reinterpret_cast<uintptr_t>(at), touch);
+    EXPECT_EQ(
+        mmap(at, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, file_->fd(), static_cast<off_t>(r.start)), at);
+    const uint64_t before = Committed();
+    at[length / 2] = 1;
+    const uint64_t by_store = Committed() - before;
+    munmap(any, room);
+    file_->Unref(r);
+    return by_store;
+  }
+  std::unique_ptr<MemoryFile> file_;
+};
+
+TEST_F(HugePagesTest, ComeWhereAddressAndOffsetAgree) {
+  constexpr uint64_t kHuge = MemoryFile::kHugePage;
+  EXPECT_EQ(CommittedByAStore(2 * kHuge, MemoryFile::Touch::kTogether), kHuge);
+  EXPECT_EQ(CommittedByAStore(2 * kHuge, MemoryFile::Touch::kApart), kPageSize);
+  EXPECT_EQ(CommittedByAStore(kHuge / 2, MemoryFile::Touch::kTogether), kPageSize);  // no room for one
+  EXPECT_EQ(Committed(), 0u);
+}
+
+TEST_F(HugePagesTest, RangesHaveTheAskedPhaseAndLeaveNoGaps) {
+  constexpr uint64_t kHuge = MemoryFile::kHugePage;
+  std::mt19937 rng(2);
+  std::vector<FileRange> ranges;
+  for (int i = 0; i < 400; ++i) {
+    if (ranges.size() > 8 && rng() % 2 != 0) {
+      std::swap(ranges[rng() % ranges.size()], ranges.back());
+      file_->Unref(ranges.back());
+      ranges.pop_back();
+      continue;
+    }
+    const uint64_t address = (rng() % 4096) * kPageSize, length = (1 + rng() % 2048) * kPageSize;
+    const bool together = rng() % 2 != 0;
+    ranges.push_back(*file_->AllocateAt(length, MemoryKind::kAnonymous, address,
+                                        together ? MemoryFile::Touch::kTogether : MemoryFile::Touch::kApart));
+    ASSERT_EQ(ranges.back().length(), length);
+    ASSERT_EQ((ranges.back().start - address) % kHuge, together ? 0 : kPageSize);
+    for (size_t k = 0; k + 1 < ranges.size(); ++k)
+      ASSERT_TRUE(ranges[k].end <= ranges.back().start || ranges.back().end <= ranges[k].start);
+  }
+  for (const FileRange& r : ranges) file_->Unref(r);
+  EXPECT_EQ(file_->Allocate(uint64_t{1} << 40, MemoryKind::kAnonymous)->start, 0u);
+}
+
+TEST_F(HugePagesTest, CommittedMemoryIsThereAtOnce) {
+  const FileRange r =
+      *file_->AllocateAt(2 * MemoryFile::kHugePage, MemoryKind::kPageCache, 0, MemoryFile::Touch::kTogether);
+  file_->Commit(r);
+  EXPECT_EQ(Committed(), r.length());
+  EXPECT_EQ(**file_->Pointer(r.start + kPageSize), std::byte{0});
+  file_->Unref(r);
+  EXPECT_EQ(Committed(), 0u);
 }
 
 TEST(SafeCopyTest, StopsAtTheFault) {

@@ -33,8 +33,10 @@ void FromCall(const seccomp_data& call, user_regs_struct& regs) {
   regs.rip = regs.rcx = call.instruction_pointer;
 }
 
-// Unwinders and debuggers know a signal frame by the instructions that return from it.
-bool MayBePatched(int call) { return call != SYS_rt_sigreturn; }
+// Unwinders and debuggers know a signal frame by the instructions that return from it. Memory calls are carried out by
+// the thread that makes them (CanCarryOut), which it can only in the call itself: by the mailbox they cost twice as
+// much.
+bool MayBePatched(int call) { return call != SYS_rt_sigreturn && call != SYS_mprotect && call != SYS_munmap; }
 
 // Those that the trampoline answers once it knows how.
 bool ConcernsOnlyTheCaller(int call) {

@@ -55,6 +55,7 @@ struct BootConfig {
   std::vector<std::string> masked_paths, readonly_paths;
   std::vector<oci::Device> devices;
   bool default_devices = true;  // make /dev's usual nodes and links
+  int memory_fd = -1;           // what MemoryFile is made of
   std::vector<int> gofer_fds;   // one connection a CPU
 };
 

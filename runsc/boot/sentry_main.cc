@@ -1,7 +1,7 @@
 #include "runsc/boot/sentry_main.h"
 
 #include <signal.h>
-#include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -46,12 +46,12 @@ uint64_t HostMemory() {
 }
 
 absl::StatusOr<std::unique_ptr<Kernel>> MakeKernel(const BootConfig& config) {
-  ScopedFd memfd(memfd_create("moat", MFD_CLOEXEC | MFD_ALLOW_SEALING));
-  if (!memfd.valid()) return HostFailed("memfd_create");
-  Result<std::unique_ptr<MemoryFile>> memory = MemoryFile::Create(std::move(memfd), 0);
+  Result<std::unique_ptr<MemoryFile>> memory = MemoryFile::Create(ScopedFd(config.memory_fd), 0);
   if (!memory.ok()) return Failed("make the sandbox's memory: {}", ErrnoText(memory.error()));
   KernelOptions options;
   ASSIGN_OR_RETURN(options.platform, MakePlatform(config, (*memory)->fd()));
+  // What the sentry touches first shall not become 2 MiB; the stubs, whose zygote there is now, decide by address.
+  prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
   options.memory = *std::move(memory);
   options.cpus = HostThread::AllCpus();
   options.total_memory = HostMemory();

@@ -18,6 +18,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "platform/memory/backing.h"
 #include "runsc/error/error.h"
 
 namespace moat {
@@ -192,6 +193,11 @@ absl::Status Confine(const Confinement& confinement, Channel& channel, std::span
   if (confinement.proc_self_fd != nullptr) {
     *confinement.proc_self_fd = OpenProcSelfFd();
     if (!confinement.proc_self_fd->valid()) return HostFailed("open /proc/self/fd");
+  }
+  if (confinement.memory != nullptr) {
+    Result<ScopedFd> backing = NewMemoryBacking();
+    if (!backing.ok()) return Failed("make the file of the sandbox's memory: {}", ErrnoText(backing.error()));
+    *confinement.memory = *std::move(backing);
   }
   RETURN_IF_ERROR(EnterEmptyRoot());
   SetLimits();

@@ -23,6 +23,8 @@ struct Confinement {
   uint64_t capabilities = 0;  // kept, in the process's own user namespace
   // Receives an O_PATH descriptor of the process's own /proc/self/fd, of a private proc where possible.
   ScopedFd* proc_self_fd = nullptr;
+  // Receives a file for the guest's memory, on a tmpfs that gives huge pages where possible.
+  ScopedFd* memory = nullptr;
   int descriptors = 0;  // that it is likely to have open at a time
 };
 

@@ -54,7 +54,11 @@ void GoferMain(Channel channel, LaunchPlan& plan, std::vector<ScopedFd>& connect
   ResetSignals();
   GoferConfig config;
   ScopedFd proc_self_fd;
-  Confinement confinement{"moat-gofer", /*keep_ids=*/true, ~uint64_t{0}, &proc_self_fd, /*descriptors=*/16384};
+  const Confinement confinement{.name = "moat-gofer",
+                                .keep_ids = true,
+                                .capabilities = ~uint64_t{0},
+                                .proc_self_fd = &proc_self_fd,
+                                .descriptors = 16384};
   if (absl::Status s = PlaceStdio(plan.stdio); !s.ok()) Fail(channel, s);
   PlaceLog(plan.boot);
   std::vector<int> keep = {0, 1, 2, plan.boot.log_fd};
@@ -74,7 +78,8 @@ void GoferMain(Channel channel, LaunchPlan& plan, std::vector<ScopedFd>& connect
 
 void SentryMain(Channel channel, LaunchPlan& plan, std::vector<ScopedFd>& connections) {
   ResetSignals();
-  Confinement confinement{"moat-sentry", /*keep_ids=*/false, 0, nullptr, /*descriptors=*/4096};
+  ScopedFd memory;
+  const Confinement confinement{.name = "moat-sentry", .memory = &memory, .descriptors = 4096};
   if (absl::Status s = PlaceStdio(plan.stdio); !s.ok()) Fail(channel, s);
   PlaceLog(plan.boot);
   std::vector<int> keep = {0, 1, 2, plan.boot.log_fd};
@@ -82,8 +87,9 @@ void SentryMain(Channel channel, LaunchPlan& plan, std::vector<ScopedFd>& connec
     keep.push_back(c.get());
     plan.boot.gofer_fds.push_back(c.Release());
   }
+  plan.gofer_mounts.clear();  // first: Confine closes and reuses their numbers
   if (absl::Status s = Confine(confinement, channel, keep); !s.ok()) Fail(channel, s);
-  plan.gofer_mounts.clear();
+  plan.boot.memory_fd = memory.Release();
   RunSentry(std::move(plan.boot), std::move(channel));
 }
 
@@ -112,12 +118,12 @@ absl::StatusOr<SandboxProcesses> Launch(LaunchPlan plan) {
   }
   fflush(nullptr);
   SandboxProcesses processes;
-  ASSIGN_OR_RETURN(processes.gofer, StartConfined({"moat-gofer", true, 0, nullptr}, [&](Channel channel) {
+  ASSIGN_OR_RETURN(processes.gofer, StartConfined({.name = "moat-gofer", .keep_ids = true}, [&](Channel channel) {
                      client.clear();
                      GoferMain(std::move(channel), plan, server);
                    }));
   server.clear();
-  ASSIGN_OR_RETURN(processes.sentry, StartConfined({"moat-sentry", false, 0, nullptr}, [&](Channel channel) {
+  ASSIGN_OR_RETURN(processes.sentry, StartConfined({.name = "moat-sentry"}, [&](Channel channel) {
                      processes.gofer = ConfinedChild();
                      SentryMain(std::move(channel), plan, client);
                    }));

@@ -5,6 +5,7 @@
 
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <map>
@@ -68,8 +69,7 @@ class FakeAddressSpace final : public AddressSpace {
     if (!page || (page->prot & need) == 0)
       return FaultEvent{SIGSEGV, page ? SEGV_ACCERR : SEGV_MAPERR, addr, 14, (write ? 2u : 0u) | 4u};
     const off_t at = static_cast<off_t>(page->offset + addr % kPageSize);
-    const ssize_t n = write ? pwrite(page->fd, value, 1, at) : pread(page->fd, value, 1, at);
-    if (n == 1) return std::nullopt;
+    if (write ? Store(*page, at, *value) : pread(page->fd, value, 1, at) == 1) return std::nullopt;
     // The rest of a file's last page reads as zeros.
     uint8_t first;
     if (!write && pread(page->fd, &first, 1, static_cast<off_t>(page->offset)) == 1) {
@@ -80,6 +80,17 @@ class FakeAddressSpace final : public AddressSpace {
   }
 
  private:
+  // By a mapping, as a guest does: the host gives a file's pages to write(2) in other sizes.
+  static bool Store(const Page& page, off_t at, uint8_t value) {
+    struct stat st;
+    if (fstat(page.fd, &st) != 0 || st.st_size <= at) return false;
+    void* p = mmap(nullptr, kPageSize, PROT_READ | PROT_WRITE, MAP_SHARED, page.fd, static_cast<off_t>(page.offset));
+    if (p == MAP_FAILED) return false;
+    *(static_cast<volatile uint8_t*>(p) + at % static_cast<off_t>(kPageSize)) = value;
+    munmap(p, kPageSize);
+    return true;
+  }
+
   std::mutex mu_;
   std::map<GuestAddr, Page> pages_;
   int operations_ = 0;

@@ -13,7 +13,6 @@
 namespace moat {
 namespace {
 
-constexpr uint64_t kLazyPiece = 16ull << 20;
 // What one copy-on-write fault copies at most: the touched page and its neighbours.
 constexpr uint64_t kCowWindow = 32 << 10;
 // Runs of pages, each a mapping of the host's, above which copies are made side by side.
@@ -150,10 +149,7 @@ FaultOutcome MemoryManager::Resolve(GuestAddr addr, Access access) {
         wait = true;
       } else if (run == pages_.end()) {
         if (!vma.mappable) {
-          const GuestAddr piece = page & ~(kLazyPiece - 1);
-          GuestAddr start = std::max(vma.start, piece), end = std::min(vma.end, piece + kLazyPiece);
-          if (!FillAnonymous(vma, start, end).ok() && !FillAnonymous(vma, page, page + kPageSize).ok()) return kBusErr;
-          return kResolved;
+          return FillTouched(vma, page).ok() ? kResolved : kBusErr;
         }
       } else if (!write || run->second.writable_now()) {
         return kResolved;

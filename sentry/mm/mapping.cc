@@ -17,6 +17,7 @@ uint32_t VmaFlagsOf(int map_flags, bool shared) {
   if ((map_flags & MAP_GROWSDOWN) != 0) flags |= kVmaGrowsDown;
   if ((map_flags & MAP_NORESERVE) != 0) flags |= kVmaNoReserve;
   if ((map_flags & MAP_LOCKED) != 0) flags |= kVmaLocked;
+  if ((map_flags & MAP_STACK) != 0) flags |= kVmaStackArea | kVmaNoHugePage;
   return flags;
 }
 
@@ -69,7 +70,9 @@ Result<GuestAddr> MemoryManager::Mmap(const MmapRequest& request, const MmLimits
           replaced += std::min(end, it->second.end) - std::max(start, it->second.start);
       }
     } else {
-      start = TRY(FindRoom(PageFloor(start), length, request.flags));
+      // Whole multiples of 2 MiB lie on a border of it, as on Linux since 6.7: they have most room for huge pages so.
+      const bool huge = !vma.mappable && start == 0 && length % MemoryFile::kHugePage == 0;
+      start = TRY(FindRoom(PageFloor(start), length, request.flags, huge ? MemoryFile::kHugePage : kPageSize));
       end = start + length;
     }
     vma.start = start;

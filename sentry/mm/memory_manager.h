@@ -273,7 +273,9 @@ class MemoryManager final : public RefCounted, public GuestMemory, public Mappin
   void RemoveMappings(GuestAddr start, GuestAddr end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mapping_mu_)
       ABSL_LOCKS_EXCLUDED(pages_mu_);
   bool FullyMapped(GuestAddr start, GuestAddr end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mapping_mu_);
-  Result<GuestAddr> FindRoom(GuestAddr hint, uint64_t length, int flags) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mapping_mu_);
+  // `alignment` (a power of two) gives way when there is no room for it.
+  Result<GuestAddr> FindRoom(GuestAddr hint, uint64_t length, int flags, uint64_t alignment)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mapping_mu_);
   Result<void> CheckLimits(const Vma& vma, uint64_t replaced, const MmLimits& limits)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mapping_mu_);
   // Makes `addr` part of the growing area above it, if there is one and its limits allow.
@@ -286,9 +288,6 @@ class MemoryManager final : public RefCounted, public GuestMemory, public Mappin
   void MapRun(PageRun& run) ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
   // Sets the guest's protection of the runs in the range and queues what the stub needs for it.
   void ProtectRuns(GuestAddr start, GuestAddr end, uint8_t prot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
-  // Gives every page of private anonymous [start, end) memory that has none.
-  Result<void> FillAnonymous(const Vma& vma, GuestAddr start, GuestAddr end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
-  Result<FileRange> AllocateFor(const Vma& vma, uint64_t length) ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
   void ForgetSpans() ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
   // Maps what can be mapped now of a new area or of one that became accessible.
   Result<void> MapEagerly(GuestAddr start, GuestAddr end) ABSL_LOCKS_EXCLUDED(mapping_mu_, pages_mu_);
@@ -301,6 +300,19 @@ class MemoryManager final : public RefCounted, public GuestMemory, public Mappin
       ABSL_LOCKS_EXCLUDED(mapping_mu_, pages_mu_);
   // True when `addr` still is what `vma` says; then mapping_mu_ protects that.
   bool StillMaps(const Vma& vma, GuestAddr addr, uint64_t length) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mapping_mu_);
+
+  // --- private anonymous memory (anonymous.cc) ---
+  using Touch = MemoryFile::Touch;
+  bool MayHaveWindows(const Vma& vma) const;
+  // What a new part of `vma` has from the beginning.
+  Result<void> FillFirst(const Vma& vma, GuestAddr start, GuestAddr end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
+  // Memory for `page`, which has none, and for what is likely to be touched next.
+  Result<void> FillTouched(const Vma& vma, GuestAddr page) ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
+  // Gives every page of [start, end) memory that has none.
+  Result<void> FillAnonymous(const Vma& vma, GuestAddr start, GuestAddr end, Touch touch)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
+  Result<FileRange> AllocateFor(const Vma& vma, GuestAddr start, uint64_t length, Touch touch)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
 
   // Copies of the kept pages for a child, one page each. kENOMEM: none is left over.
   Result<std::map<GuestAddr, uint64_t>> CopyKept() ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);

@@ -412,6 +412,46 @@ TEST_F(MmTest, LimitsAndOvercommit) {
   EXPECT_EQ(guest().TryMap(kPageSize, kRw, kAnon | MAP_FIXED_NOREPLACE, a).error(), kEEXIST);
 }
 
+// What the stub has of [start, end), in pages.
+uint64_t MappedPages(TestGuest& guest, GuestAddr start, GuestAddr end) {
+  uint64_t n = 0;
+  for (GuestAddr at = start; at < end; at += kPageSize) n += guest.space().Find(at).has_value();
+  return n;
+}
+
+TEST_F(MmTest, WhoWorksThroughALargeAreaGetsWindowsThatGrow) {
+  if (!memory_->huge_pages()) GTEST_SKIP() << "no huge pages on a tmpfs";
+  constexpr uint64_t kHuge = MemoryFile::kHugePage, kLength = 64 << 20;
+  const GuestAddr a = guest().Map(kLength, kRw);
+  EXPECT_EQ(a % kHuge, 0u);
+  EXPECT_EQ(MappedPages(guest(), a, a + kLength), kHuge / kPageSize);
+  EXPECT_NE((guest().space().Find(a)->offset - a) % kHuge, 0u);
+  int steps = 0;
+  for (uint64_t at = 0, mapped = 0; at < kLength; at += kPageSize) {
+    ASSERT_EQ(guest().Store(a + at, static_cast<uint8_t>(at / kPageSize)), 0);
+    if (at < mapped) continue;
+    mapped = MappedPages(guest(), a, a + kLength) * kPageSize;
+    ++steps;
+  }
+  EXPECT_LE(steps, 8);
+  for (uint64_t at = kHuge; at < kLength; at += kHuge)
+    EXPECT_EQ((guest().space().Find(a + at)->offset - a) % kHuge, 0u);
+  for (uint64_t at = 0; at < kLength; at += kPageSize) ASSERT_EQ(guest().LoadOr(a + at), (at / kPageSize) % 256);
+}
+
+TEST_F(MmTest, WhoTouchesALargeAreaHereAndThereGetsPages) {
+  if (!memory_->huge_pages()) GTEST_SKIP() << "no huge pages on a tmpfs";
+  constexpr uint64_t kHuge = MemoryFile::kHugePage, kLength = 64 << 20;
+  const GuestAddr a = guest().Map(kLength, kRw);
+  ASSERT_EQ(guest().Store(a + kLength / 2, 1), 0);
+  EXPECT_EQ(MappedPages(guest(), a, a + kLength), kLength / kPageSize);
+  for (uint64_t at = 0; at < kLength; at += kHuge) EXPECT_NE((guest().space().Find(a + at)->offset - a) % kHuge, 0u);
+  // Stacks are used from one end, and never in full.
+  const GuestAddr stack = guest().Map(kLength, kRw, kAnon | MAP_STACK);
+  EXPECT_EQ(MappedPages(guest(), stack, stack + kLength), kLength / kPageSize);
+  EXPECT_NE((guest().space().Find(stack)->offset - stack) % kHuge, 0u);
+}
+
 TEST_F(MmTest, MlockCountsAndLimits) {
   guest().limits.memlock = 4 * kPageSize;
   const GuestAddr a = guest().Map(8 * kPageSize, kRw);

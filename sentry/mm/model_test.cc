@@ -1,4 +1,4 @@
-// Random operations on a MemoryManager against a plain model of what each byte of the guest's pages should be.
+// Random operations on a MemoryManager against a plain model of what each byte of the guest's memory should be.
 #include <signal.h>
 
 #include <map>
@@ -12,7 +12,7 @@ namespace {
 constexpr GuestAddr kBase = 0x200000000;
 constexpr int kPages = 96;
 
-// One byte stands for each page.
+// A "page" is a page, or several so that areas are large; one byte stands for each.
 struct Model {
   struct Page {
     int prot;
@@ -28,13 +28,15 @@ struct Process {
   Model model;
 };
 
-class ModelTest : public MmTest, public testing::WithParamInterface<int> {
+class ModelTest : public MmTest, public testing::WithParamInterface<std::tuple<int, uint64_t>> {
  protected:
+  const uint64_t page_size_ = std::get<1>(GetParam()) * kPageSize;
+
   void Check(Process& p) {
     for (int i = 0; i < kPages; ++i) CheckPage(p, i);
   }
   void CheckPage(Process& p, int i) {
-    const GuestAddr addr = kBase + i * kPageSize + 17;
+    const GuestAddr addr = kBase + i * page_size_ + 17;
     auto it = p.model.pages.find(i);
     const int expected = it == p.model.pages.end() || it->second.prot == 0 ? -SIGSEGV : Value(it->second);
     uint8_t copied = 0;
@@ -49,7 +51,7 @@ class ModelTest : public MmTest, public testing::WithParamInterface<int> {
 
   // `through_copy`: by the sentry, else by guest code.
   void Store(Process& p, int i, uint8_t value, bool through_copy) {
-    const GuestAddr addr = kBase + i * kPageSize + 17;
+    const GuestAddr addr = kBase + i * page_size_ + 17;
     auto it = p.model.pages.find(i);
     const bool allowed = it != p.model.pages.end() && (it->second.prot & PROT_WRITE) != 0;
     if (through_copy) {
@@ -69,9 +71,9 @@ class ModelTest : public MmTest, public testing::WithParamInterface<int> {
 };
 
 TEST_P(ModelTest, RandomOperations) {
-  std::mt19937 rng(static_cast<unsigned>(GetParam()));
+  std::mt19937 rng(static_cast<unsigned>(std::get<0>(GetParam())));
   auto pick = [&rng](int n) { return static_cast<int>(rng() % static_cast<unsigned>(n)); };
-  auto file = MakeRef<TestFile>(std::string(kPages * kPageSize, '\0'));
+  auto file = MakeRef<TestFile>(std::string(kPages * page_size_, '\0'));
   std::vector<Process> processes(1);
   processes[0].guest = std::make_unique<TestGuest>(env_);
   constexpr int kProts[] = {PROT_NONE, PROT_READ, PROT_READ | PROT_WRITE, PROT_READ | PROT_WRITE,
@@ -82,8 +84,8 @@ TEST_P(ModelTest, RandomOperations) {
     MemoryManager& mm = p.guest->mm();
     p.guest->known_faults = pick(2) == 0;
     const int first = pick(kPages), count = 1 + pick(std::min(24, kPages - first));
-    const GuestAddr addr = kBase + first * kPageSize;
-    const uint64_t length = count * kPageSize;
+    const GuestAddr addr = kBase + first * page_size_;
+    const uint64_t length = count * page_size_;
     const int prot = kProts[pick(5)];
     switch (pick(12)) {
       case 0: {
@@ -92,7 +94,7 @@ TEST_P(ModelTest, RandomOperations) {
         break;
       }
       case 1: {
-        p.guest->Map(length, prot, MAP_SHARED | MAP_FIXED, addr, file, first * kPageSize);
+        p.guest->Map(length, prot, MAP_SHARED | MAP_FIXED, addr, file, first * page_size_);
         for (int i = first; i < first + count; ++i) p.model.pages[i] = {prot, 0, file, static_cast<size_t>(i)};
         break;
       }
@@ -138,8 +140,8 @@ TEST_P(ModelTest, RandomOperations) {
         // Moves the pages onto another range when they are one area.
         const int to = pick(kPages - count + 1);
         if (to < first + count && first < to + count) break;
-        Result<GuestAddr> moved = mm.Mremap(addr, length, length, MREMAP_MAYMOVE | MREMAP_FIXED, kBase + to * kPageSize,
-                                            p.guest->limits, nullptr);
+        Result<GuestAddr> moved = mm.Mremap(addr, length, length, MREMAP_MAYMOVE | MREMAP_FIXED,
+                                            kBase + to * page_size_, p.guest->limits, nullptr);
         if (moved.ok()) {
           for (int i = 0; i < count; ++i) p.model.pages[to + i] = p.model.pages[first + i];
           for (int i = first; i < first + count; ++i) p.model.pages.erase(i);
@@ -159,7 +161,8 @@ TEST_P(ModelTest, RandomOperations) {
   }
   for (Process& each : processes) Check(each);
 }
-INSTANTIATE_TEST_SUITE_P(Seeds, ModelTest, testing::Range(1, 9));
+INSTANTIATE_TEST_SUITE_P(Seeds, ModelTest, testing::Combine(testing::Range(1, 9), testing::Values(1)));
+INSTANTIATE_TEST_SUITE_P(LargeAreas, ModelTest, testing::Combine(testing::Range(1, 5), testing::Values(48)));
 
 }  // namespace
 }  // namespace moat

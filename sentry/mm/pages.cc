@@ -11,13 +11,9 @@
 namespace moat {
 namespace {
 
-// Larger areas get their memory piece by piece, at the first fault in each (faults.cc).
-constexpr uint64_t kEagerLimit = 1ull << 30;
+constexpr uint64_t kMapLimit = 1ull << 30;  // of a file, in one piece
 // Private writable file segments up to this are copied when they are mapped.
 constexpr uint64_t kCopyLimit = 256 << 10;
-constexpr uint64_t kArenaSize = 8 << 20;
-// Requests above this get memory of their own.
-constexpr uint64_t kArenaShare = 1 << 20;
 // A file that answers in small pieces is mapped at once up to this many pieces; the rest by faults.
 constexpr int kEagerPieces = 64;
 
@@ -92,55 +88,6 @@ void MemoryManager::ProtectRuns(GuestAddr start, GuestAddr end, uint8_t prot) {
   }
   flush();
   pages_.JoinRange(start, end);
-}
-
-Result<FileRange> MemoryManager::AllocateFor(const Vma& vma, uint64_t length) {
-  if (length > kArenaShare) return env_.memory->Allocate(length, MemoryKind::kAnonymous);
-  const ArenaKind kind = vma.kind == VmaKind::kHeap                              ? kArenaHeap
-                         : vma.kind == VmaKind::kStack || vma.Has(kVmaGrowsDown) ? kArenaStack
-                                                                                 : kArenaMmap;
-  FileRange& arena = arenas_[kind];
-  if (arena.length() < length) {
-    Result<FileRange> fresh = env_.memory->Allocate(kArenaSize, MemoryKind::kAnonymous);
-    if (!fresh.ok()) return env_.memory->Allocate(length, MemoryKind::kAnonymous);
-    if (arena.length() != 0) deferred_.ranges.push_back(arena);
-    arena = *fresh;
-  }
-  FileRange piece;
-  if (kind == kArenaHeap) {
-    piece = {arena.start, arena.start + length};
-    arena.start += length;
-  } else {
-    piece = {arena.end - length, arena.end};
-    arena.end -= length;
-  }
-  return piece;
-}
-
-Result<void> MemoryManager::FillAnonymous(const Vma& vma, GuestAddr start, GuestAddr end) {
-  GuestAddr at = start;
-  while (at < end) {
-    PageMap::iterator it = pages_.FirstAbove(at);
-    if (it != pages_.end() && it->second.start <= at) {
-      at = it->second.end;
-      continue;
-    }
-    const GuestAddr stop = it == pages_.end() ? end : std::min(end, it->second.start);
-    PageRun run;
-    run.start = at;
-    run.end = stop;
-    run.offset = TRY(AllocateFor(vma, stop - at)).start;
-    run.fd = env_.memory->fd();
-    run.in_memory_file = true;
-    run.owned = true;
-    run.prot = vma.prot;
-    run.host_prot = PageRun::kHostUnmapped;
-    it = pages_.Insert(std::move(run));
-    MapRun(it->second);
-    pages_.Join(it);
-    at = stop;
-  }
-  return {};
 }
 
 bool MemoryManager::StillMaps(const Vma& vma, GuestAddr addr, uint64_t length) {
@@ -286,10 +233,8 @@ Result<void> MemoryManager::MapEagerly(GuestAddr start, GuestAddr end) {
         continue;
       }
       if (!vma.mappable) {
-        if (stop - at <= kEagerLimit) {
-          MutexLock pages(pages_mu_);
-          TRY(FillAnonymous(vma, at, stop));
-        }
+        MutexLock pages(pages_mu_);
+        TRY(FillFirst(vma, at, stop));
         at = stop;
         continue;
       }
@@ -310,7 +255,7 @@ Result<void> MemoryManager::MapEagerly(GuestAddr start, GuestAddr end) {
     const bool store = vma.shared() && (vma.prot & PROT_WRITE) != 0 && !vma.mappable->notes_stores();
     Result<uint64_t> mapped = kEAGAIN;
     if (copy) mapped = CopyFilePages(vma, at, stop - at);
-    if (!copy || mapped.error() == kEAGAIN) mapped = MapFilePages(vma, at, std::min(stop - at, kEagerLimit), store);
+    if (!copy || mapped.error() == kEAGAIN) mapped = MapFilePages(vma, at, std::min(stop - at, kMapLimit), store);
     // What cannot be mapped now (beyond the end of the file, a race) is left to faults.
     if (!mapped.ok() || ++pieces >= kEagerPieces) {
       at = stop;

@@ -106,7 +106,7 @@ Result<GuestAddr> MemoryManager::MremapLocked(GuestAddr old_addr, uint64_t old_l
   }
   if ((flags & MREMAP_MAYMOVE) == 0) return kENOMEM;
   GuestAddr to = new_addr;
-  if (!fixed) to = TRY(FindRoom(new_addr, new_length, 0));
+  if (!fixed) to = TRY(FindRoom(new_addr, new_length, 0, kPageSize));
   TRY(MoveMapping(old_addr, old_length, to, new_length, keep_old));
   return to;
 }

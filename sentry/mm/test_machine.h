@@ -5,10 +5,12 @@
 
 #include <gtest/gtest.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 
 #include <memory>
 #include <string>
 
+#include "platform/memory/backing.h"
 #include "platform/memory/safe_copy.h"
 #include "sentry/mm/fake_address_space.h"
 #include "sentry/mm/memory_manager.h"
@@ -84,7 +86,8 @@ class MmTest : public testing::Test {
  protected:
   MmTest() : commit_(1ull << 40) {
     InstallSafeCopyHandlers();
-    memory_ = std::move(*MemoryFile::Create(ScopedFd(memfd_create("mm-test", MFD_CLOEXEC | MFD_ALLOW_SEALING)), 0));
+    prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);  // as the sentry does
+    memory_ = std::move(*MemoryFile::Create(*NewMemoryBacking(), 0));
     env_.memory = memory_.get();
     env_.commit = &commit_;
   }

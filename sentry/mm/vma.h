@@ -52,6 +52,7 @@ inline constexpr VmaFlag kVmaSequential = 1u << 11;
 inline constexpr VmaFlag kVmaRandom = 1u << 12;
 inline constexpr VmaFlag kVmaAccounted = 1u << 13;  // counted by the commit account
 inline constexpr VmaFlag kVmaSealed = 1u << 14;     // mseal(2)
+inline constexpr VmaFlag kVmaStackArea = 1u << 15;  // MAP_STACK
 
 struct Vma {
   GuestAddr start = 0;
@@ -67,7 +68,7 @@ struct Vma {
 
   uint64_t length() const { return end - start; }
   bool shared() const { return (flags & kVmaShared) != 0; }
-  bool Has(VmaFlag f) const { return (flags & f) != 0; }
+  bool Has(VmaFlag f) const { return (flags & f) != 0; }  // one of them
   bool accessible() const { return prot != 0; }
   bool anonymous_private() const { return !mappable; }
   bool shared_writable() const { return shared() && (max_prot & PROT_WRITE) != 0; }

@@ -157,7 +157,7 @@ bool MemoryManager::FullyMapped(GuestAddr start, GuestAddr end) {
   return false;
 }
 
-Result<GuestAddr> MemoryManager::FindRoom(GuestAddr hint, uint64_t length, int flags) {
+Result<GuestAddr> MemoryManager::FindRoom(GuestAddr hint, uint64_t length, int flags, uint64_t alignment) {
   const bool low = (flags & MAP_32BIT) != 0;
   if (hint != 0 && !low) {
     hint = std::max(PageCeil(hint), env_.min_address);
@@ -167,6 +167,15 @@ Result<GuestAddr> MemoryManager::FindRoom(GuestAddr hint, uint64_t length, int f
   if (low) {
     if (auto found = vmas_.FindBottomUp(std::max(kLow32Start, env_.min_address), kLow32End, length)) return *found;
     return kENOMEM;
+  }
+  if (alignment > kPageSize && length <= env_.max_address - alignment) {
+    const uint64_t padding = alignment - kPageSize;
+    if (Result<GuestAddr> found = FindRoom(0, length + padding, flags, kPageSize); found.ok()) {
+      const GuestAddr start = (*found + padding) & ~(alignment - 1);
+      if (search_top_ == *found) search_top_ = start;
+      largest_skipped_ = std::max(largest_skipped_, padding);
+      return start;
+    }
   }
   if (length <= largest_skipped_) search_top_ = mmap_base_;
   if (search_top_ == mmap_base_) largest_skipped_ = 0;

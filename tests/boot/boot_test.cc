@@ -12,6 +12,7 @@
 #include "fs/vfs/vfs.h"
 #include "platform/base/log.h"
 #include "platform/fiber/timer.h"
+#include "platform/memory/backing.h"
 #include "platform/memory/safe_copy.h"
 #include "platform/registry.h"
 #include "sentry/kernel/kernel.h"
@@ -40,9 +41,8 @@ Sandbox& TheSandbox() {
     InstallSafeCopyHandlers();
     SeedRandom();
     InstallSyscallTable();
-    ScopedFd memfd(memfd_create("moat", MFD_CLOEXEC | MFD_ALLOW_SEALING));
     KernelOptions options;
-    options.memory = std::move(*MemoryFile::Create(std::move(memfd), 0));
+    options.memory = std::move(*MemoryFile::Create(*NewMemoryBacking(), 0));
     PlatformOptions platform;
     platform.memory_fd = options.memory->fd();
     const char* name = getenv("PLATFORM");
