@@ -3,6 +3,7 @@
 #include <sched.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <boost/context/detail/fcontext.hpp>
 #include <memory>
@@ -50,9 +51,10 @@ constexpr size_t kFiberStack = 64 << 10;
 constexpr size_t kKeepStacks = 256;
 // Carriers that sleep with nothing to do; one more ends.
 constexpr int kKeepIdle = 8;
-// The watcher looks this often whether a fiber waits for a carrier, and gives up after so many looks in vain.
-constexpr Nanos kWatchPeriod = 40'000;
-constexpr int kWatchLooks = 25;
+// The watcher looks this often whether a fiber waits for a carrier: soon while it finds some, else ever later, for each
+// look interrupts whoever works. It gives up after a while in vain.
+constexpr Nanos kShortWatch = 40'000, kLongWatch = 640'000;
+constexpr Nanos kWatchTime = 2'500'000;
 
 // A list of ready fibers, first in first out.
 class ReadyList {
@@ -121,8 +123,9 @@ class Scheduler {
   std::atomic<int> live_{0};
   std::atomic<int> running_{0};
   std::atomic<int> queued_{0};  // size of queue_
-  // A carrier looks at queued_ every kWatchPeriod: a single fiber needs no wake-up call then.
+  // A carrier looks at queued_ every watch_period_: a single fiber needs no wake-up call then.
   std::atomic<bool> watching_{false};
+  Nanos watch_period_ = kShortWatch;  // the watcher's
   // A carrier has been woken or made and has not looked at the queue yet.
   std::atomic<bool> summoned_{false};
   Mutex mu_{LockRank::kScheduler};
@@ -237,12 +240,14 @@ Fiber* Scheduler::Next(Carrier& carrier) {
 Fiber* Scheduler::Watch(Carrier& carrier) {
   Fiber* found = nullptr;
   std::atomic<uint32_t> nobody_wakes{0};
-  for (int looks = 0; looks < kWatchLooks && found == nullptr; ++looks) {
-    HostFutexWait(nobody_wakes, 0, DeadlineAfter(kWatchPeriod));
-    if (queued_.load(std::memory_order_seq_cst) == 0) continue;
-    MutexLock lock(mu_);
-    found = queue_.Pop();
-    if (found != nullptr) queued_.fetch_sub(1, std::memory_order_relaxed);
+  for (Nanos watched = 0; watched < kWatchTime && found == nullptr; watched += watch_period_) {
+    HostFutexWait(nobody_wakes, 0, DeadlineAfter(watch_period_));
+    if (queued_.load(std::memory_order_seq_cst) != 0) {
+      MutexLock lock(mu_);
+      found = queue_.Pop();
+      if (found != nullptr) queued_.fetch_sub(1, std::memory_order_relaxed);
+    }
+    watch_period_ = found != nullptr ? kShortWatch : std::min(watch_period_ * 2, kLongWatch);
   }
   watching_.store(false, std::memory_order_seq_cst);
   return found;
