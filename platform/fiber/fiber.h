@@ -24,6 +24,10 @@ enum class FiberKind { kPinned, kPooled };
 // Use FiberKind::kPinned for tasks when the platform's pins_carrier() is true.
 Result<void> StartFiber(FiberKind kind, std::string_view name, absl::AnyInvocable<void()> fn);
 
+// Runs `fn` on a pooled fiber that goes to another carrier at once, if a CPU may be free for it. False: none is, or
+// nothing is left to run it on; `fn` was then not run, and is as it was.
+bool RunElsewhere(absl::AnyInvocable<void()>& fn);
+
 // Before a host call that may sleep long on the calling carrier (guest code runs, a disk is read): other fibers that
 // this one has made ready go to other carriers. Costs next to nothing when there are none, or on other threads.
 void BeforeHostSleep();

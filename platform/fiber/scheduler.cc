@@ -97,7 +97,8 @@ class Scheduler {
     return *s;
   }
 
-  Result<void> Start(absl::AnyInvocable<void()> fn);
+  // Takes `fn` unless it fails.
+  Result<Fiber*> Make(absl::AnyInvocable<void()>& fn);
   void MakeReady(Fiber& f);
   void MakeReadyInPool(Fiber& f);
   void RunOwnCarrier(Carrier& carrier, OwnCarrier::Loop& loop);
@@ -140,7 +141,7 @@ Result<void> Scheduler::AddCarrier() {
   return {};
 }
 
-Result<void> Scheduler::Start(absl::AnyInvocable<void()> fn) {
+Result<Fiber*> Scheduler::Make(absl::AnyInvocable<void()>& fn) {
   auto f = std::make_unique<Fiber>();
   f->stack = stacks_.Take();
   if (f->stack.base == nullptr) return kENOMEM;
@@ -148,8 +149,7 @@ Result<void> Scheduler::Start(absl::AnyInvocable<void()> fn) {
   f->saved = bc::make_fcontext(f->stack.top(), f->stack.size, &FiberMain);
   f->sanitizer.Create(f->stack.base, f->stack.size);
   live_.fetch_add(1, std::memory_order_relaxed);
-  MakeReady(*f.release());
-  return {};
+  return f.release();
 }
 
 void Scheduler::MakeReady(Fiber& f) {
@@ -350,7 +350,20 @@ void MakeReady(Fiber& fiber) { Scheduler::Get().MakeReady(fiber); }
 
 void MakeReadyInPool(Fiber& fiber) { Scheduler::Get().MakeReadyInPool(fiber); }
 
-Result<void> StartPooledFiber(absl::AnyInvocable<void()> fn) { return Scheduler::Get().Start(std::move(fn)); }
+Result<void> StartPooledFiber(absl::AnyInvocable<void()> fn) {
+  Scheduler& scheduler = Scheduler::Get();
+  scheduler.MakeReady(*TRY(scheduler.Make(fn)));
+  return {};
+}
+
+bool RunElsewhere(absl::AnyInvocable<void()>& fn) {
+  static const int cpus = HostThread::AllCpus().count();
+  Scheduler& scheduler = Scheduler::Get();
+  if (current_carrier == nullptr || scheduler.running() >= cpus) return false;
+  Result<Fiber*> fiber = scheduler.Make(fn);
+  if (fiber.ok()) scheduler.MakeReadyInPool(**fiber);
+  return fiber.ok();
+}
 
 Result<void> StartFiber(FiberKind kind, std::string_view name, absl::AnyInvocable<void()> fn) {
   if (kind == FiberKind::kPooled) return StartPooledFiber(std::move(fn));

@@ -34,6 +34,7 @@ Result<std::unique_ptr<Kernel>> Kernel::Create(KernelOptions options) {
   env.commit = kernel->commit_.get();
   env.min_address = std::max<GuestAddr>(kernel->platform_->min_address(), env.min_address);
   env.max_address = kernel->platform_->max_address();
+  env.pinned = kernel->platform_->pins_carrier();
   const Platform::CallTables tables = kernel->platform_->call_tables();
   env.call_tables = tables.start;
   env.call_tables_length = tables.length;

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "platform/base/log.h"
+#include "platform/fiber/fiber.h"
 #include "sentry/mm/memory_manager.h"
 
 namespace moat {
@@ -14,20 +15,37 @@ RefPtr<MemoryManager> MemoryManager::Create(const MmEnvironment& env, RefPtr<Add
   return AdoptRef(new MemoryManager(env, std::move(space)));
 }
 
+void MemoryManager::OnLastUnref() {
+  Detach();
+  absl::AnyInvocable<void()> end = [this] { delete this; };
+  if (env_.pinned || !RunElsewhere(end)) end();
+}
+
+void MemoryManager::Detach() {
+  // Dropped without a lock held. The stub still has the files mapped, but no guest code runs there any more.
+  std::vector<RefPtr<RefCounted>> objects;
+  RefPtr<RefCounted> executable;
+  MutexLock mapping(mapping_mu_);
+  executable = std::move(executable_);
+  while (!vmas_.empty()) EraseVma(vmas_.begin());
+  MutexLock pages(pages_mu_);
+  for (auto& [start, run] : pages_) {
+    if (run.mappable) objects.push_back(std::move(run.mappable));
+    if (run.window) objects.push_back(std::move(run.window));
+  }
+  for (RefPtr<RefCounted>& object : deferred_.objects) objects.push_back(std::move(object));
+  deferred_.objects.clear();
+}
+
 MemoryManager::~MemoryManager() {
-  // The stub first: nothing of ours may be reachable by guest code when it goes back.
+  // The stub first: nothing of ours may be mapped there when it goes back.
   space_->Clear();
   (void)space_->Flush(nullptr);
-  {
-    MutexLock mapping(mapping_mu_);
-    while (!vmas_.empty()) EraseVma(vmas_.begin());
-    MutexLock pages(pages_mu_);
-    for (auto& [start, run] : pages_) ReleaseRun(run);
-    for (const FileRange& arena : arenas_)
-      if (arena.length() != 0) deferred_.ranges.push_back(arena);
-    if (next_copy_ != kNoCopy) deferred_.ranges.push_back({next_copy_, next_copy_ + kPageSize});
-  }
   MutexLock pages(pages_mu_);
+  for (auto& [start, run] : pages_) ReleaseRun(run);
+  for (const FileRange& arena : arenas_)
+    if (arena.length() != 0) deferred_.ranges.push_back(arena);
+  if (next_copy_ != kNoCopy) deferred_.ranges.push_back({next_copy_, next_copy_ + kPageSize});
   UnrefAll(*env_.memory, std::move(deferred_.ranges));
 }
 

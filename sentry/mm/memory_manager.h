@@ -53,6 +53,8 @@ struct MmEnvironment {
   // sentry/loader/vdso.h: a clock page and the code above it; null: programs get none.
   RefPtr<Mappable> vdso;
   RefPtr<GuestClock> clock;
+  // Platform::pins_carrier: an address space can be cleared by who uses it only.
+  bool pinned = true;
   // Platform::call_tables(); length 0: hot calls are left as they are.
   GuestAddr call_tables = 0;
   uint64_t call_tables_length = 0;
@@ -254,6 +256,10 @@ class MemoryManager final : public RefCounted, public GuestMemory, public Mappin
 
   MemoryManager(const MmEnvironment& env, RefPtr<AddressSpace> space);
   ~MemoryManager() override;
+  // What others can see of it goes at once. To unmap and give back its pages takes long, and nobody waits for that.
+  void OnLastUnref() override;
+  // Gives up all areas and files. No guest thread is left.
+  void Detach() ABSL_LOCKS_EXCLUDED(mapping_mu_, pages_mu_);
 
   // --- areas (vmas.cc) ---
   Result<void> InsertVma(Vma vma) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mapping_mu_);
