@@ -193,6 +193,29 @@ TEST(Fiber, PooledPingPong) {
   WaitUntil([&] { return done.load() == 2 && PooledFiberCount() == 0; });
 }
 
+TEST(Fiber, RunElsewhereNeedsACarrierAndAFreeCpu) {
+  absl::AnyInvocable<void()> unused = [] {};
+  EXPECT_FALSE(RunElsewhere(unused));  // no carrier's thread
+  const int cpus = HostThread::AllCpus().count();
+  std::atomic<int> refused{0}, ran{0};
+  std::atomic<bool> spin{true};
+  for (int i = 0; i < cpus; ++i) {
+    ASSERT_TRUE(StartFiber(FiberKind::kPooled, "spins", [&] {
+                  while (spin) {
+                  }
+                  // The last one to end leaves CPUs free.
+                  absl::AnyInvocable<void()> fn = [&] { ++ran; };
+                  if (RunElsewhere(fn)) return;
+                  ++refused;
+                  fn();  // still there
+                }).ok());
+  }
+  WaitUntil([&] { return RunningFibers() == cpus; });
+  spin = false;
+  WaitUntil([&] { return ran == cpus; });
+  WaitUntil([] { return PooledFiberCount() == 0; });
+}
+
 TEST(Timer, FiresInOrderNotEarly) {
   std::vector<int> order;
   std::atomic<int> fired{0};

@@ -5,8 +5,10 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/shm.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -357,6 +359,49 @@ TEST(Exit, DescriptorsCloseAtExit) {
   char c;
   EXPECT_EQ(read(r.get(), &c, 1), 0);
   EXPECT_EQ(WaitStatus(child), 0);
+}
+// Who has waited for a process finds nothing in use by it any more.
+TEST(Exit, MappingsAreGoneWhenTheParentKnows) {
+  const int id = shmget(IPC_PRIVATE, 16 * kPage, IPC_CREAT | 0600);
+  ASSERT_OK(id);
+  for (int i = 0; i < 100; ++i) {
+    ASSERT_EQ(StatusOf([&] { memset(shmat(id, nullptr, 0), 1, 16 * kPage); }), 0);
+    shmid_ds state;
+    ASSERT_OK(shmctl(id, IPC_STAT, &state));
+    ASSERT_EQ(state.shm_nattch, 0u) << i;
+  }
+  EXPECT_OK(shmctl(id, IPC_RMID, nullptr));
+}
+TEST(Exit, FilesystemIsNotBusyWhenTheParentKnows) {
+  const TempDir dir;
+  EXPECT_TRUE(PassesInChild([&] {
+    ASSERT_OK(unshare(CLONE_NEWNS));
+    ASSERT_OK(mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr));
+    for (int i = 0; i < 100; ++i) {
+      ASSERT_OK(mount("none", dir.path().c_str(), "tmpfs", 0, nullptr));
+      const std::string path = dir.path() + "/file";
+      {
+        const ScopedFd fd(open(path.c_str(), O_CREAT | O_RDWR, 0600));
+        ASSERT_OK(ftruncate(fd.get(), 16 * kPage));
+      }
+      ASSERT_EQ(StatusOf([&] {
+                  const int fd = open(path.c_str(), O_RDWR);
+                  memset(mmap(nullptr, 16 * kPage, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0), 1, 16 * kPage);
+                }),
+                0);
+      ASSERT_OK(umount(dir.path().c_str())) << i;
+    }
+  }));
+}
+TEST(Exit, ProgramMayBeWrittenWhenTheParentKnows) {
+  const TempDir dir;
+  const std::string path = dir.path() + "/program";
+  ASSERT_EQ(StatusOf([&] { execl("/bin/cp", "cp", "/bin/true", path.c_str(), nullptr); }), 0);
+  for (int i = 0; i < 100; ++i) {
+    ASSERT_EQ(StatusOf([&] { execl(path.c_str(), "true", nullptr); }), 0);
+    const ScopedFd fd(open(path.c_str(), O_RDWR));
+    ASSERT_OK(fd.get()) << i;
+  }
 }
 TEST(Exit, ClearChildTid) {
   const Mapping shared(kPage, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS);
