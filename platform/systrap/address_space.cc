@@ -51,6 +51,12 @@ void SystrapAddressSpace::Push(const Command& c) {
   MutexLock lock(mu_);
   if (!queue_.empty()) {
     Command& last = queue_.back();
+    // What is mapped over what was just unmapped replaces it (MAP_FIXED).
+    if (c.number == SYS_mmap && last.number == SYS_munmap && last.args[0] >= c.args[0] &&
+        last.args[0] + last.args[1] <= end) {
+      last = c;
+      return;
+    }
     bool adjacent = last.number == c.number && last.args[0] + last.args[1] == c.args[0];
     bool same_unmap = c.number == SYS_munmap;
     bool same_protect = c.number == SYS_mprotect && last.args[2] == c.args[2];
