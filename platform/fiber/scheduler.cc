@@ -376,7 +376,7 @@ Result<void> StartFiber(FiberKind kind, std::string_view name, absl::AnyInvocabl
 struct OwnCarrier::State {
   Carrier carrier;
   HostThread thread;
-  std::atomic<pid_t> tid{0};
+  std::atomic<uint32_t> tid{0};
 };
 
 OwnCarrier::OwnCarrier() = default;
@@ -387,13 +387,12 @@ OwnCarrier::~OwnCarrier() = default;
 Result<OwnCarrier> OwnCarrier::Start(std::string_view name, Loop& loop) {
   OwnCarrier made;
   made.state_ = std::make_unique<State>();
-  Parker started;
-  made.state_->thread = TRY(HostThread::Start(name, [&started, &loop, state = made.state_.get()] {
-    state->tid = gettid();
-    started.Unpark();
+  made.state_->thread = TRY(HostThread::Start(name, [&loop, state = made.state_.get()] {
+    state->tid = static_cast<uint32_t>(gettid());
+    HostFutexWake(state->tid);
     Scheduler::Get().RunOwnCarrier(state->carrier, loop);
   }));
-  while (made.state_->tid == 0) started.Park();
+  while (made.state_->tid == 0) HostFutexWait(made.state_->tid, 0);
   return made;
 }
 
@@ -405,7 +404,7 @@ void OwnCarrier::Join() {
 bool OwnCarrier::HasReady() const { return !state_->carrier.local.empty(); }
 void OwnCarrier::SetAffinity(const CpuSet& cpus) {
   const cpu_set_t host = cpus.ToHost();
-  sched_setaffinity(state_->tid, sizeof host, &host);
+  sched_setaffinity(static_cast<pid_t>(state_->tid.load()), sizeof host, &host);
 }
 
 int RunningFibers() { return Scheduler::Get().running(); }

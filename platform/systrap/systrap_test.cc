@@ -184,6 +184,37 @@ TEST_F(SystrapTest, CopiesOnWrite) {
 }
 
 // The handler's mmap from guest code, with arguments of its own: what is not ordered does not happen.
+// What is mapped over a range that was just unmapped takes its place, and no more than that of it.
+TEST_F(SystrapTest, MapsOverWhatWasUnmapped) {
+  constexpr GuestAddr kMany = kData + 0x10000;
+  for (int page = 0; page < 4; ++page) memory_[0x2000 + page * 4096] = static_cast<uint8_t>(1 + page);
+  space_->Map(kMany, 4 * 4096, PROT_READ, true, fd_, 0x2000);
+  ASSERT_TRUE(space_->Flush(nullptr).ok());
+  space_->Unmap(kMany + 4096, 4096);
+  space_->Map(kMany + 4096, 4096, PROT_READ, true, fd_, 0x5000);  // just that
+  ASSERT_TRUE(space_->Flush(nullptr).ok());
+  space_->Unmap(kMany + 2 * 4096, 2 * 4096);
+  space_->Map(kMany + 2 * 4096, 4096, PROT_READ, true, fd_, 0x2000);  // the first half
+  const auto byte_at = [&](GuestAddr addr) {
+    Code({0x8a, 0x07, 0x0f, 0x05});  // movb (%rdi), %al; syscall
+    regs_ = {};
+    regs_.gp.rip = kCode;
+    regs_.gp.cs = 0x33;
+    regs_.gp.ss = 0x2b;
+    regs_.gp.eflags = 0x202;
+    regs_.gp.rdi = addr;
+    const Event event = Run();
+    if (!std::holds_alternative<SyscallEvent>(event)) return -1;
+    const int byte = static_cast<int>(regs_.SyscallNumber());
+    EXPECT_TRUE(context_->Complete(regs_).ok());
+    return byte;
+  };
+  EXPECT_EQ(byte_at(kMany), 1);
+  EXPECT_EQ(byte_at(kMany + 4096), 4);
+  EXPECT_EQ(byte_at(kMany + 2 * 4096), 1);
+  EXPECT_EQ(byte_at(kMany + 3 * 4096), -1);
+}
+
 TEST_F(SystrapTest, AForgedCopyMapsNothing) {
   for (uint64_t address : {uint64_t{SYSTRAP_TEXT}, kData}) {
     NewGuest();
