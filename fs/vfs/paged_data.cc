@@ -107,15 +107,15 @@ Result<FileRange> PagedData::TakePagesLocked(uint64_t page, uint64_t want) {
     }
   }
   bool at_end = extents_.empty() || page > extents_.rbegin()->first;
-  // Growing files get as much again as they have, so that their memory stays in few pieces; large ones whole huge
-  // pages.
+  // Growing files get as much again as they have, so that their memory stays in few pieces; large ones a huge page.
   const uint64_t pages = pages_.load(std::memory_order_relaxed);
-  const bool huge = at_end && pages >= kHugePages && memory_.huge_pages();
-  uint64_t extra = huge ? (kHugePages - want % kHugePages) % kHugePages : at_end ? std::min(pages, kMaxSpare) : 0;
+  const bool huge = at_end && pages >= kHugePages && memory_.QuickHugePages();
+  if (huge) want = std::min(want, kHugePages);
+  uint64_t extra = huge ? kHugePages - want : at_end ? std::min(pages, kMaxSpare) : 0;
   const uint64_t length = (want + extra) * kPageSize;
   Result<FileRange> r = huge ? memory_.AllocateAt(length, MemoryKind::kPageCache, 0, MemoryFile::Touch::kTogether)
                              : memory_.Allocate(length, MemoryKind::kPageCache);
-  if (huge && r.ok()) memory_.Commit(*r);
+  if (huge && r.ok() && r->start % MemoryFile::kHugePage == 0) memory_.CommitHuge(r->start);
   if (!r.ok() && extra != 0) {
     extra = 0;
     r = memory_.Allocate(want * kPageSize, MemoryKind::kPageCache);

@@ -41,9 +41,11 @@ class MemoryFile {
   Result<FileRange> AllocateAt(uint64_t length, MemoryKind kind, uint64_t address, Touch touch);
   static constexpr uint64_t kHugePage = 2 << 20;
   bool huge_pages() const;
-  // Asks the host for the whole of every 2 MiB that `r` touches, now: for pages that the sentry itself is about to
-  // fill. The caller owns all of that memory. Without huge_pages() nothing happens.
-  void Commit(FileRange r);
+  // Asks the host for the 2 MiB at `start`, a multiple of that and all the caller's, now; for memory that is used once,
+  // as of files. A virtual machine whose host has taken back what was free gets huge pages at 5 ms apiece, and single
+  // ones out of what it still has: then QuickHugePages() is false for a while.
+  void CommitHuge(uint64_t start);
+  bool QuickHugePages() const;
   // As Allocate, for a caller that writes every byte before a guest can see one: the range may hold old bytes, of any
   // guest process, in pages that the host then need not make and clear anew. Longer than kMaxRecycled: as Allocate.
   Result<FileRange> AllocateToOverwrite(uint64_t length, MemoryKind kind);

@@ -206,8 +206,8 @@ TEST_F(HugePagesTest, RangesHaveTheAskedPhaseAndLeaveNoGaps) {
 
 TEST_F(HugePagesTest, CommittedMemoryIsThereAtOnce) {
   const FileRange r =
-      *file_->AllocateAt(2 * MemoryFile::kHugePage, MemoryKind::kPageCache, 0, MemoryFile::Touch::kTogether);
-  file_->Commit(r);
+      *file_->AllocateAt(MemoryFile::kHugePage, MemoryKind::kPageCache, 0, MemoryFile::Touch::kTogether);
+  file_->CommitHuge(r.start);
   EXPECT_EQ(Committed(), r.length());
   EXPECT_EQ(**file_->Pointer(r.start + kPageSize), std::byte{0});
   file_->Unref(r);
