@@ -86,7 +86,7 @@ class SystrapContext final : public Context, private CarrierObserver {
   bool at_desk_ = false;  // a member
   MailboxDesk::Seat seat_;
   static constexpr size_t kHotSites = 64;  // a power of two
-  static constexpr uint32_t kHotCalls = 40;
+  static constexpr uint32_t kHotCalls = 16;
   bool CountCall(GuestAddr ip);
   HotSite hot_[kHotSites];
 
