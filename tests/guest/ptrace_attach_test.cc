@@ -223,9 +223,8 @@ TEST(PtraceSeize, KillWhileListening) {
 // --- who waits for whom ---
 // Somebody else than the parent traces.
 TEST(PtraceParent, TracerFirstThenParent) {
-  int go[2], ready[2];
-  ASSERT_OK(pipe(go));
-  ASSERT_OK(pipe(ready));
+  int go[2], ready[2], looked[2];
+  for (int* ends : {go, ready, looked}) ASSERT_OK(pipe(ends));
   const pid_t child = Spawn([&] {
     char c;
     if (read(go[0], &c, 1) == 1) _exit(8);
@@ -237,7 +236,9 @@ TEST(PtraceParent, TracerFirstThenParent) {
     ASSERT_OK(waitid(P_PID, static_cast<id_t>(child), &info, WEXITED | WNOWAIT));
     EXPECT_EQ(info.si_status, 8);
     // The parent does not see it yet.
-    usleep(20'000);
+    ASSERT_EQ(write(ready[1], "r", 1), 1);
+    char c;
+    ASSERT_EQ(read(looked[0], &c, 1), 1);
     EXPECT_EQ(NextStatus(child), Exited(8));
     int status;
     EXPECT_FAIL(waitpid(child, &status, 0), ECHILD);
@@ -245,9 +246,10 @@ TEST(PtraceParent, TracerFirstThenParent) {
   char c;
   ASSERT_EQ(read(ready[0], &c, 1), 1);
   ASSERT_EQ(write(go[1], "g", 1), 1);
-  usleep(10'000);
+  ASSERT_EQ(read(ready[0], &c, 1), 1);
   int status;
   EXPECT_EQ(waitpid(child, &status, WNOHANG), 0);
+  ASSERT_EQ(write(looked[1], "l", 1), 1);
   EXPECT_EQ(WaitStatus(child), Exited(8));
   EXPECT_EQ(WaitStatus(tracer), 0);
 }
