@@ -115,7 +115,7 @@ Result<FileRange> PagedData::TakePagesLocked(uint64_t page, uint64_t want) {
   const uint64_t length = (want + extra) * kPageSize;
   Result<FileRange> r = huge ? memory_.AllocateAt(length, MemoryKind::kPageCache, 0, MemoryFile::Touch::kTogether)
                              : memory_.Allocate(length, MemoryKind::kPageCache);
-  if (huge && r.ok() && r->start % MemoryFile::kHugePage == 0) memory_.CommitHuge(r->start);
+  if (huge && r.ok()) memory_.CommitHuge(r->start);
   if (!r.ok() && extra != 0) {
     extra = 0;
     r = memory_.Allocate(want * kPageSize, MemoryKind::kPageCache);

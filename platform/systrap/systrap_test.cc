@@ -183,7 +183,6 @@ TEST_F(SystrapTest, CopiesOnWrite) {
   EXPECT_EQ(memory_[kPage], 7);
 }
 
-// The handler's mmap from guest code, with arguments of its own: what is not ordered does not happen.
 // What is mapped over a range that was just unmapped takes its place, and no more than that of it.
 TEST_F(SystrapTest, MapsOverWhatWasUnmapped) {
   constexpr GuestAddr kMany = kData + 0x10000;
@@ -215,6 +214,7 @@ TEST_F(SystrapTest, MapsOverWhatWasUnmapped) {
   EXPECT_EQ(byte_at(kMany + 3 * 4096), -1);
 }
 
+// The handler's mmap from guest code, with arguments of its own: what is not ordered does not happen.
 TEST_F(SystrapTest, AForgedCopyMapsNothing) {
   for (uint64_t address : {uint64_t{SYSTRAP_TEXT}, kData}) {
     NewGuest();

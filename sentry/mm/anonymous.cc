@@ -25,8 +25,9 @@ constexpr uint64_t kNear = 64 << 10;
 constexpr uint64_t kWholeLimit = 1ull << 30;
 constexpr uint64_t kPiece = 16ull << 20;
 
-constexpr GuestAddr HugeFloor(GuestAddr addr) { return addr & ~(MemoryFile::kHugePage - 1); }
-constexpr GuestAddr HugeCeil(GuestAddr addr) { return HugeFloor(addr + MemoryFile::kHugePage - 1); }
+constexpr GuestAddr HugeCeil(GuestAddr addr) {
+  return (addr + MemoryFile::kHugePage - 1) & ~(MemoryFile::kHugePage - 1);
+}
 
 }  // namespace
 
@@ -54,27 +55,9 @@ Result<FileRange> MemoryManager::AllocateFor(const Vma& vma, GuestAddr start, ui
 }
 
 Result<void> MemoryManager::FillAnonymous(const Vma& vma, GuestAddr start, GuestAddr end, Touch touch) {
-  GuestAddr at = start;
-  while (at < end) {
-    PageMap::iterator it = pages_.FirstAbove(at);
-    if (it != pages_.end() && it->second.start <= at) {
-      at = it->second.end;
-      continue;
-    }
-    const GuestAddr stop = it == pages_.end() ? end : std::min(end, it->second.start);
-    PageRun run;
-    run.start = at;
-    run.end = stop;
-    run.offset = TRY(AllocateFor(vma, at, stop - at, touch)).start;
-    run.fd = env_.memory->fd();
-    run.in_memory_file = true;
-    run.owned = true;
-    run.prot = vma.prot;
-    run.host_prot = PageRun::kHostUnmapped;
-    it = pages_.Insert(std::move(run));
-    MapRun(it->second);
-    pages_.Join(it);
-    at = stop;
+  for (PageMap::Gap gap = pages_.NextGap(start, end); gap.start < end; gap = pages_.NextGap(gap.end, end)) {
+    const FileRange memory = TRY(AllocateFor(vma, gap.start, gap.end - gap.start, touch));
+    AddOwned(gap.start, gap.end, memory.start, vma.prot);
   }
   return {};
 }

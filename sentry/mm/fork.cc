@@ -29,12 +29,11 @@ void MemoryManager::Detach() {
   executable = std::move(executable_);
   while (!vmas_.empty()) EraseVma(vmas_.begin());
   MutexLock pages(pages_mu_);
+  objects.swap(deferred_.objects);
   for (auto& [start, run] : pages_) {
     if (run.mappable) objects.push_back(std::move(run.mappable));
     if (run.window) objects.push_back(std::move(run.window));
   }
-  for (RefPtr<RefCounted>& object : deferred_.objects) objects.push_back(std::move(object));
-  deferred_.objects.clear();
 }
 
 MemoryManager::~MemoryManager() {

@@ -292,6 +292,10 @@ class MemoryManager final : public RefCounted, public GuestMemory, public Mappin
   void RemoveRuns(GuestAddr start, GuestAddr end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
   void ReleaseRun(PageRun& run) ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
   void MapRun(PageRun& run) ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
+  // Adds a run where there is none, and maps it.
+  void AddRun(PageRun run) ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
+  // The same of private memory, whose reference the caller hands over.
+  void AddOwned(GuestAddr start, GuestAddr end, uint64_t offset, uint8_t prot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
   // Sets the guest's protection of the runs in the range and queues what the stub needs for it.
   void ProtectRuns(GuestAddr start, GuestAddr end, uint8_t prot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
   void ForgetSpans() ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);

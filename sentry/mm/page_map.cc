@@ -17,6 +17,15 @@ bool PageRun::Continues(const PageRun& next) const {
   return shadow + length() == next.shadow;
 }
 
+PageMap::Gap PageMap::NextGap(GuestAddr start, GuestAddr end) {
+  iterator it = FirstAbove(start);
+  for (; it != this->end() && it->second.start <= start; it = FirstAbove(start)) {
+    start = it->second.end;
+    if (start >= end) return {end, end};
+  }
+  return {start, it == this->end() ? end : std::min(end, it->second.start)};
+}
+
 void PageMap::JoinRange(GuestAddr start, GuestAddr end) {
   iterator it = FirstAbove(start == 0 ? 0 : start - 1);
   while (it != this->end() && it->second.start <= end) {

@@ -62,6 +62,11 @@ class PageMap : public RangeMap<PageRun> {
  public:
   // Joins every pair of runs in [start, end] that continue each other.
   void JoinRange(GuestAddr start, GuestAddr end);
+  struct Gap {
+    GuestAddr start, end;
+  };
+  // The first piece of [start, end) that no run covers; [end, end) when all of it is covered.
+  Gap NextGap(GuestAddr start, GuestAddr end);
 };
 
 // Gives up one reference on each range; neighbours together, so that the host is asked to free them at once.

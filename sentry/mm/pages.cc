@@ -58,6 +58,25 @@ void MemoryManager::MapRun(PageRun& run) {
   changes_.fetch_add(1, std::memory_order_relaxed);
 }
 
+void MemoryManager::AddRun(PageRun run) {
+  run.host_prot = PageRun::kHostUnmapped;
+  PageMap::iterator it = pages_.Insert(std::move(run));
+  MapRun(it->second);
+  pages_.Join(it);
+}
+
+void MemoryManager::AddOwned(GuestAddr start, GuestAddr end, uint64_t offset, uint8_t prot) {
+  PageRun run;
+  run.start = start;
+  run.end = end;
+  run.offset = offset;
+  run.fd = env_.memory->fd();
+  run.in_memory_file = true;
+  run.owned = true;
+  run.prot = prot;
+  AddRun(std::move(run));
+}
+
 void MemoryManager::ProtectRuns(GuestAddr start, GuestAddr end, uint8_t prot) {
   pages_.SplitAt(start);
   pages_.SplitAt(end);
@@ -128,28 +147,18 @@ Result<uint64_t> MemoryManager::MapFilePages(const Vma& vma, GuestAddr addr, uin
     }
     ForgetSpans();
   }
-  for (GuestAddr at = addr; at < end;) {
-    PageMap::iterator it = pages_.FirstAbove(at);
-    if (it != pages_.end() && it->second.start <= at) {
-      at = it->second.end;
-      continue;
-    }
-    const GuestAddr stop = it == pages_.end() ? end : std::min(end, it->second.start);
+  for (PageMap::Gap gap = pages_.NextGap(addr, end); gap.start < end; gap = pages_.NextGap(gap.end, end)) {
     PageRun run;
-    run.start = at;
-    run.end = stop;
-    run.offset = host.range.start + (at - addr);
+    run.start = gap.start;
+    run.end = gap.end;
+    run.offset = host.range.start + (gap.start - addr);
     run.fd = host.fd;
     run.in_memory_file = host.in_memory_file;
     run.cow = !vma.shared();
     run.fd_writable = fd_writable;
     run.prot = vma.prot;
-    run.host_prot = PageRun::kHostUnmapped;
     run.mappable = vma.mappable;
-    it = pages_.Insert(std::move(run));
-    MapRun(it->second);
-    pages_.Join(it);
-    at = stop;
+    AddRun(std::move(run));
   }
   return length;
 }
@@ -201,18 +210,7 @@ Result<uint64_t> MemoryManager::CopyFilePages(const Vma& vma, GuestAddr addr, ui
     deferred_.ranges.push_back(copy);
     return kEAGAIN;
   }
-  PageRun run;
-  run.start = addr;
-  run.end = addr + length;
-  run.offset = copy.start;
-  run.fd = env_.memory->fd();
-  run.in_memory_file = true;
-  run.owned = true;
-  run.prot = vma.prot;
-  run.host_prot = PageRun::kHostUnmapped;
-  PageMap::iterator it = pages_.Insert(std::move(run));
-  MapRun(it->second);
-  pages_.Join(it);
+  AddOwned(addr, addr + length, copy.start, vma.prot);
   return length;
 }
 
