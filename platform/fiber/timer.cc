@@ -52,23 +52,26 @@ class TimerQueue {
   }
 
   bool Cancel(Timer& t) {
-    bool was;
-    {
-      MutexLock lock(mu_);
-      was = DisarmLocked(t);
-      if (running_ != &t || on_timer_thread_) return was;
-    }
-    // Its callback runs now; callbacks are short.
-    for (;;) {
-      uint32_t seen = callbacks_done_.load(std::memory_order_acquire);
+    for (bool was = false;;) {
       {
         MutexLock lock(mu_);
-        was |= DisarmLocked(t);  // the callback may have armed it again
-        if (running_ != &t) return was;
-        waiting_ = true;
+        was |= DisarmLocked(t);  // a callback may have armed it again
+        if (running_ != &t || on_timer_thread_) return was;
       }
-      HostFutexWait(callbacks_done_, seen);
+      AwaitCallback(t);
     }
+  }
+
+  void AwaitCallback(Timer& t) {
+    if (on_timer_thread_) return;
+    uint32_t seen;
+    {
+      MutexLock lock(mu_);
+      if (running_ != &t) return;
+      seen = callbacks_done_.load(std::memory_order_relaxed);
+      waiting_ = true;
+    }
+    while (callbacks_done_.load(std::memory_order_acquire) == seen) HostFutexWait(callbacks_done_, seen);
   }
 
   Deadline DeadlineOf(const Timer& t) {
@@ -187,6 +190,7 @@ void Timer::Arm(Deadline when) {
 
 bool Timer::Disarm() { return TimerQueue::Get().Disarm(*this); }
 bool Timer::Cancel() { return TimerQueue::Get().Cancel(*this); }
+void Timer::AwaitCallback() { TimerQueue::Get().AwaitCallback(*this); }
 Deadline Timer::deadline() const { return TimerQueue::Get().DeadlineOf(*this); }
 
 void StartTimerThread() { TimerQueue::Get().EnsureThread(); }

@@ -28,6 +28,9 @@ class Timer {
   // Like Disarm, and also waits until no callback of this timer runs (not when called from that callback, which then
   // must not touch the timer again if its owner destroys it). Hold no lock that the callback takes.
   bool Cancel();
+  // Waits until the callback that runs at this moment, if one does, has returned; what is armed stays armed. Not when
+  // called from a callback. Hold no lock that the callback takes.
+  void AwaitCallback();
   // The deadline that is pending, else kNoDeadline.
   Deadline deadline() const;
 

@@ -26,7 +26,7 @@ Nanos NextPeriod(Nanos next, Nanos interval, Nanos now, int64_t* skipped) {
 }  // namespace
 
 struct ProcessTimers::Alarm : Timer {
-  Alarm(ThreadGroup& g, ClockKind k, absl::AnyInvocable<void()> fn) : group(g), kind(k), fired(std::move(fn)) {}
+  Alarm(ThreadGroup& g, ClockKind k, absl::AnyInvocable<void(Nanos)> fn) : group(g), kind(k), fired(std::move(fn)) {}
   ~Alarm() override { Cancel(); }
 
   Nanos Now() const {
@@ -49,6 +49,22 @@ struct ProcessTimers::Alarm : Timer {
       Disarm();
       return;
     }
+    ArmFor(when);
+  }
+  void OnTimer() override {
+    for (;;) {
+      const Nanos when = expiry.load(std::memory_order_relaxed);
+      if (when == kNoDeadline) return;
+      if (Now() >= when) {
+        fired(when);
+        return;
+      }
+      // CPU time is not used up yet, or the clock was set back. Who set another expiry meanwhile may have armed before.
+      ArmFor(when);
+      if (expiry.load(std::memory_order_relaxed) == when) return;
+    }
+  }
+  void ArmFor(Nanos when) {
     Nanos remaining = std::max<Nanos>(when - Now(), 0);
     if (kind != ClockKind::kReal) {
       int threads =
@@ -57,21 +73,12 @@ struct ProcessTimers::Alarm : Timer {
     }
     Arm(DeadlineAfter(remaining));
   }
-  void OnTimer() override {
-    Nanos when = expiry.load(std::memory_order_relaxed);
-    if (when == kNoDeadline) return;
-    if (Now() < when) {
-      Start(when);  // CPU time is not used up yet, or the clock was set back
-      return;
-    }
-    fired();
-  }
 
   ThreadGroup& group;
   const ClockKind kind;
-  clockid_t clock = CLOCK_MONOTONIC;  // kReal
-  RefPtr<Task> task;                  // kTaskCpu
-  absl::AnyInvocable<void()> fired;
+  clockid_t clock = CLOCK_MONOTONIC;             // kReal
+  RefPtr<Task> task;                             // kTaskCpu
+  absl::AnyInvocable<void(Nanos expiry)> fired;  // with the expiry that has come
   std::atomic<Nanos> expiry{kNoDeadline};
 };
 
@@ -90,9 +97,10 @@ struct ProcessTimers::PosixTimer : RefCounted {
 ProcessTimers::ProcessTimers(ThreadGroup& group) : group_(group) {
   constexpr ClockKind kKinds[3] = {ClockKind::kReal, ClockKind::kThreadGroupUser, ClockKind::kThreadGroupCpu};
   for (int which = 0; which < 3; ++which) {
-    interval_alarms_[which] = std::make_unique<Alarm>(group, kKinds[which], [this, which] { OnInterval(which); });
+    interval_alarms_[which] =
+        std::make_unique<Alarm>(group, kKinds[which], [this, which](Nanos expiry) { OnInterval(which, expiry); });
   }
-  cpu_limit_alarm_ = std::make_unique<Alarm>(group, ClockKind::kThreadGroupCpu, [this] { OnCpuLimit(); });
+  cpu_limit_alarm_ = std::make_unique<Alarm>(group, ClockKind::kThreadGroupCpu, [this](Nanos) { OnCpuLimit(); });
 }
 
 ProcessTimers::~ProcessTimers() { StopAll(); }
@@ -106,12 +114,16 @@ TimerSetting ProcessTimers::SettingLocked(Alarm& alarm, Nanos interval) {
 
 TimerSetting ProcessTimers::SetInterval(int which, TimerSetting setting) {
   Alarm& alarm = *interval_alarms_[which];
-  MutexLock lock(mu_);
-  TimerSetting old = SettingLocked(alarm, interval_periods_[which]);
-  interval_periods_[which] = setting.interval;
-  Nanos expiry;
-  if (setting.value == 0 || __builtin_add_overflow(alarm.Now(), setting.value, &expiry)) expiry = kNoDeadline;
-  alarm.Start(expiry);
+  TimerSetting old;
+  {
+    MutexLock lock(mu_);
+    old = SettingLocked(alarm, interval_periods_[which]);
+    interval_periods_[which] = setting.interval;
+    Nanos expiry;
+    if (setting.value == 0 || __builtin_add_overflow(alarm.Now(), setting.value, &expiry)) expiry = kNoDeadline;
+    alarm.Start(expiry);
+  }
+  alarm.AwaitCallback();  // the signal of the old setting comes before the call returns, or not at all
   return old;
 }
 
@@ -120,12 +132,11 @@ TimerSetting ProcessTimers::GetInterval(int which) {
   return SettingLocked(*interval_alarms_[which], interval_periods_[which]);
 }
 
-void ProcessTimers::OnInterval(int which) {
+void ProcessTimers::OnInterval(int which, Nanos expiry) {
   Alarm& alarm = *interval_alarms_[which];
   {
     MutexLock lock(mu_);
-    Nanos expiry = alarm.expiry.load(std::memory_order_relaxed);
-    if (expiry == kNoDeadline) return;  // set anew meanwhile
+    if (alarm.expiry.load(std::memory_order_relaxed) != expiry) return;  // set anew meanwhile
     Nanos period = interval_periods_[which];
     int64_t skipped;
     alarm.Start(period == 0 ? kNoDeadline
@@ -196,7 +207,8 @@ Result<int32_t> ProcessTimers::Create(Task& t, int32_t clock, const abi::SigEven
       if (thread ? !cpu_task : id != 0 && id != t.tgid()) return kEINVAL;
     }
   }
-  timer->alarm = std::make_unique<Alarm>(group_, kind, [this, raw = timer.get()] { OnPosix(*raw); });
+  timer->alarm =
+      std::make_unique<Alarm>(group_, kind, [this, raw = timer.get()](Nanos expiry) { OnPosix(*raw, expiry); });
   timer->alarm->clock = host_clock;
   if (kind == ClockKind::kTaskCpu) timer->alarm->task = std::move(cpu_task);
   MutexLock lock(mu_);
@@ -231,25 +243,30 @@ Result<void> ProcessTimers::Delete(int32_t id) {
 }
 
 Result<TimerSetting> ProcessTimers::Set(int32_t id, bool absolute, TimerSetting setting) {
-  MutexLock lock(mu_);
-  auto it = timers_.find(id);
-  if (it == timers_.end()) return kEINVAL;
-  PosixTimer& timer = *it->second;
-  Alarm& alarm = *timer.alarm;
-  TimerSetting old = SettingLocked(alarm, timer.interval);
-  timer.interval = setting.interval;
-  timer.overrun = 0;
-  timer.last_overrun = 0;
-  timer.signal_queued = false;
-  Nanos expiry = kNoDeadline;
-  if (setting.value != 0) {
-    if (absolute) {
-      expiry = setting.value;
-    } else if (__builtin_add_overflow(alarm.Now(), setting.value, &expiry)) {
-      expiry = kNoDeadline;
+  RefPtr<PosixTimer> timer;
+  TimerSetting old;
+  {
+    MutexLock lock(mu_);
+    auto it = timers_.find(id);
+    if (it == timers_.end()) return kEINVAL;
+    timer = it->second;
+    Alarm& alarm = *timer->alarm;
+    old = SettingLocked(alarm, timer->interval);
+    timer->interval = setting.interval;
+    timer->overrun = 0;
+    timer->last_overrun = 0;
+    timer->signal_queued = false;
+    Nanos expiry = kNoDeadline;
+    if (setting.value != 0) {
+      if (absolute) {
+        expiry = setting.value;
+      } else if (__builtin_add_overflow(alarm.Now(), setting.value, &expiry)) {
+        expiry = kNoDeadline;
+      }
     }
+    alarm.Start(expiry);
   }
-  alarm.Start(expiry);
+  timer->alarm->AwaitCallback();  // as in SetInterval
   return old;
 }
 
@@ -279,7 +296,7 @@ Result<int32_t> ProcessTimers::Overrun(int32_t id) {
   return it->second->last_overrun;
 }
 
-void ProcessTimers::OnPosix(PosixTimer& timer) {
+void ProcessTimers::OnPosix(PosixTimer& timer, Nanos expiry) {
   RefPtr<PosixTimer> keep;
   SigInfo info;
   RefPtr<Task> target;
@@ -291,8 +308,7 @@ void ProcessTimers::OnPosix(PosixTimer& timer) {
     if (it == timers_.end() || it->second != &timer) return;  // deleted meanwhile
     keep = it->second;
     Alarm& alarm = *timer.alarm;
-    Nanos expiry = alarm.expiry.load(std::memory_order_relaxed);
-    if (expiry == kNoDeadline) return;
+    if (alarm.expiry.load(std::memory_order_relaxed) != expiry) return;  // set anew meanwhile
     if (timer.interval == 0) {
       if (timer.event.notify != SIGEV_NONE) alarm.Start(kNoDeadline);
     } else if (silent) {

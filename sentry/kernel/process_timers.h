@@ -40,7 +40,8 @@ class ProcessTimers {
   ~ProcessTimers();  // no callback runs afterwards
   ProcessTimers(const ProcessTimers&) = delete;
 
-  // `which`: ITIMER_REAL, ITIMER_VIRTUAL, ITIMER_PROF (checked by the caller). Returns the setting before.
+  // `which`: ITIMER_REAL, ITIMER_VIRTUAL, ITIMER_PROF (checked by the caller). Returns the setting before, whose
+  // signal is sent before this returns or never; so with Set and Delete.
   TimerSetting SetInterval(int which, TimerSetting setting);
   TimerSetting GetInterval(int which);
 
@@ -74,8 +75,9 @@ class ProcessTimers {
  private:
   struct Alarm;  // a deadline on some clock; calls back when it has come
   struct PosixTimer;
-  void OnInterval(int which);
-  void OnPosix(PosixTimer& timer);
+  // `expiry`: the one that has come; another was set meanwhile where it differs from the alarm's.
+  void OnInterval(int which, Nanos expiry);
+  void OnPosix(PosixTimer& timer, Nanos expiry);
   void OnCpuLimit();
   TimerSetting SettingLocked(Alarm& alarm, Nanos interval) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 

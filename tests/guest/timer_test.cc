@@ -166,6 +166,30 @@ TEST(Sleep, AbsoluteClockNanosleep) {
   EXPECT_EQ(clock_nanosleep(CLOCK_REALTIME, TIMER_ABSTIME, &past, nullptr), 0);
 }
 
+// The number of signals that came after their timer was disarmed: `arm`(ns) sets it, also to 0. The times in between
+// are such that a disarming often meets the expiry itself.
+volatile int late_count;
+template <typename Arm>
+int SignalsOfDisarmedTimers(int signo, Arm arm) {
+  const ScopedAction action(signo, [](int, siginfo_t*, void*) { late_count = late_count + 1; });
+  const auto spin = [](int64_t ns) {
+    for (const int64_t end = Now(CLOCK_MONOTONIC) + ns; Now(CLOCK_MONOTONIC) < end;) {
+    }
+  };
+  late_count = 0;
+  int late = 0;
+  for (int round = 0; round < 3000; ++round) {
+    EXPECT_OK(arm(60'000));
+    spin(20'000 + round % 100 * 1'000);
+    EXPECT_OK(arm(0));
+    const int before = late_count;
+    spin(20'000);
+    late += late_count - before;
+  }
+  EXPECT_GT(late_count, 0);
+  return late;
+}
+
 class IntervalTimer : public testing::Test {
  protected:
   IntervalTimer()
@@ -218,6 +242,14 @@ TEST_F(IntervalTimer, AlarmAndItimerShareOneTimer) {
   EXPECT_GE(alarm(0), 99u);
   ASSERT_OK(getitimer(ITIMER_REAL, &now));
   EXPECT_EQ(now.it_value.tv_sec, 0);
+}
+TEST_F(IntervalTimer, NoSignalOnceItIsDisarmed) {
+  EXPECT_EQ(SignalsOfDisarmedTimers(SIGALRM,
+                                    [](int64_t ns) {
+                                      const itimerval t = {{0, 0}, {0, ns / 1000}};
+                                      return setitimer(ITIMER_REAL, &t, nullptr);
+                                    }),
+            0);
 }
 TEST_F(IntervalTimer, Errors) {
   const itimerval bad = {{0, 0}, {0, 1'000'000}};
@@ -278,6 +310,10 @@ TEST_F(PosixTimer, GettimeAndDisarm) {
   ASSERT_OK(Set(0));
   ASSERT_OK(timer_gettime(timer_, &now));
   EXPECT_EQ(Nanos(now.it_value), 0);
+}
+TEST_F(PosixTimer, NoSignalOnceItIsDisarmed) {
+  Make();
+  EXPECT_EQ(SignalsOfDisarmedTimers(SIGRTMIN, [this](int64_t ns) { return Set(ns); }), 0);
 }
 TEST_F(PosixTimer, Absolute) {
   Make(CLOCK_REALTIME);
