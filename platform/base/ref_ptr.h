@@ -28,6 +28,8 @@ class RefCounted {
   void Unref() const {
     if (refs_.fetch_sub(1, std::memory_order_acq_rel) == 1) const_cast<RefCounted*>(this)->OnLastUnref();
   }
+  // Whether the caller's reference is the only one; somebody who is handed another meanwhile got it from the caller.
+  bool HasOneRef() const { return refs_.load(std::memory_order_acquire) == 1; }
   int64_t RefCountForTesting() const { return refs_.load(std::memory_order_relaxed); }
 
  protected:

@@ -37,6 +37,10 @@ Result<void> MemoryManager::BreakCow(PageMap::iterator it, GuestAddr addr, const
   ForgetSpans();
   // Nobody else refers to it any more: the whole run, or at least this page's surroundings, become writable.
   if (it->second.owned) {
+    if (stores_to_note_ > 0) {
+      --stores_to_note_;
+      habits_->Note(addr);
+    }
     GuestAddr start = it->second.start, end = it->second.end;
     if (!memory.HasOneRef(it->second.range())) {
       start = WindowStart(it->second, addr);

@@ -1,9 +1,12 @@
 // MemoryManager's life: creation, fork(2), the end.
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <utility>
 
 #include "platform/base/log.h"
 #include "platform/fiber/fiber.h"
+#include "platform/memory/safe_copy.h"
 #include "sentry/mm/memory_manager.h"
 
 namespace moat {
@@ -106,12 +109,15 @@ Result<RefPtr<MemoryManager>> MemoryManager::Fork(RefPtr<AddressSpace> child_spa
         pages_.SplitAt(vma.start);
         pages_.SplitAt(vma.end);
       }
-      for (const auto& [page, count] : kept_) {
-        pages_.SplitAt(page);
-        pages_.SplitAt(page + kPageSize);
-      }
-      Result<std::map<GuestAddr, uint64_t>> kept = CopyKept();
-      if (!kept.ok()) return kept.error();
+      // A reference of somebody else's, be it another thread's or that of who only looks, is taken for one that stores.
+      Result<AheadCopies> ahead = CopyAhead(HasOneRef());
+      if (!ahead.ok()) return ahead.error();
+      if (!habits_) habits_ = MakeRef<ForkHabits>();
+      stores_to_note_ = ForkHabits::kNotedStores;
+      [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+        child->habits_ = habits_;
+        child->stores_to_note_ = stores_to_note_;
+      }();
       runs.reserve(pages_.size());
       VmaSet::iterator area = vmas_.begin();
       // Neighbouring runs that lose the same right are write-protected in one operation.
@@ -130,8 +136,9 @@ Result<RefPtr<MemoryManager>> MemoryManager::Fork(RefPtr<AddressSpace> child_spa
         copy.host_prot = PageRun::kHostUnmapped;
         if (run.owned) {
           if (area->second.Has(kVmaWipeOnFork)) continue;
-          if (const auto own_copy = kept->extract(run.start); !own_copy.empty()) {
+          if (const auto own_copy = ahead->extract(run.start); !own_copy.empty()) {
             copy.offset = own_copy.mapped();
+            copy.cow = false;
             runs.push_back(std::move(copy));
             continue;
           }
@@ -151,8 +158,9 @@ Result<RefPtr<MemoryManager>> MemoryManager::Fork(RefPtr<AddressSpace> child_spa
       }
       flush();
       // Of areas that the child does not get.
-      for (const auto& [page, offset] : *kept) deferred_.ranges.push_back({offset, offset + kPageSize});
+      for (const auto& [page, offset] : *ahead) deferred_.ranges.push_back({offset, offset + kPageSize});
       ForgetSpans();
+      pages_.JoinRange(0, env_.max_address);
       changes_.fetch_add(1, std::memory_order_relaxed);
       writers_draining_ = true;
     }
@@ -172,6 +180,54 @@ Result<RefPtr<MemoryManager>> MemoryManager::Fork(RefPtr<AddressSpace> child_spa
   Result<void> flushed = Finish(caller);
   if (!flushed.ok()) return flushed.error();
   return child;
+}
+
+Result<void> MemoryManager::CopyPages(GuestAddr start, GuestAddr end, AheadCopies* copies) {
+  MemoryFile& memory = *env_.memory;
+  const FileRange to = TRY(memory.AllocateToOverwrite(end - start, MemoryKind::kAnonymous));
+  for (GuestAddr page = start; page < end; page += kPageSize) {
+    const uint64_t offset = to.start + (page - start);
+    Result<std::byte*> target = memory.Pointer(offset);
+    Result<std::byte*> source = memory.Pointer(pages_.Find(page)->second.OffsetOf(page));
+    if (target.ok() && source.ok() && SafeCopy(*target, *source, kPageSize) == kPageSize) continue;
+    deferred_.ranges.push_back(to);
+    return kENOMEM;
+  }
+  for (GuestAddr page = start; page < end; page += kPageSize) copies->emplace(page, to.start + (page - start));
+  return {};
+}
+
+Result<MemoryManager::AheadCopies> MemoryManager::CopyAhead(bool alone) {
+  AheadCopies copies;
+  for (const auto& [page, count] : kept_) {
+    PageMap::iterator run = pages_.Find(page);
+    if (run == pages_.end() || !run->second.owned || run->second.cow) continue;
+    if (Result<void> copied = CopyPages(page, page + kPageSize, &copies); !copied.ok()) {
+      for (const auto& [at, offset] : copies) deferred_.ranges.push_back({offset, offset + kPageSize});
+      return copied.error();
+    }
+  }
+  if (habits_ && alone) {
+    const std::vector<GuestAddr> habits = habits_->OnFork();
+    const auto is_useful = [&](GuestAddr page) {
+      pages_mu_.AssertHeld();
+      PageMap::iterator run = pages_.Find(page);
+      return run != pages_.end() && run->second.owned && (run->second.prot & PROT_WRITE) != 0 && !copies.contains(page);
+    };
+    for (size_t i = 0; i < habits.size();) {
+      const GuestAddr start = habits[i];
+      if (!is_useful(habits[i++])) continue;
+      // Neighbours get copies that are neighbours: one mapping.
+      GuestAddr end = start + kPageSize;
+      for (; i < habits.size() && habits[i] == end && is_useful(end); ++i) end += kPageSize;
+      if (!CopyPages(start, end, &copies).ok()) break;
+    }
+  }
+  for (const auto& [page, offset] : copies) {
+    pages_.SplitAt(page);
+    pages_.SplitAt(page + kPageSize);
+  }
+  return copies;
 }
 
 bool MemoryManager::AdoptRuns(std::vector<PageRun> runs) {

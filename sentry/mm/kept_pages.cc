@@ -1,7 +1,4 @@
 // MemoryManager's pages that the host kernel itself stores into: rseq(2).
-#include <utility>
-
-#include "platform/memory/safe_copy.h"
 #include "sentry/mm/memory_manager.h"
 
 namespace moat {
@@ -42,25 +39,6 @@ bool MemoryManager::WritableNow(GuestAddr addr, uint64_t length) {
       return false;
   }
   return true;
-}
-
-Result<std::map<GuestAddr, uint64_t>> MemoryManager::CopyKept() {
-  MemoryFile& memory = *env_.memory;
-  std::map<GuestAddr, uint64_t> copies;
-  for (const auto& [page, count] : kept_) {
-    PageMap::iterator run = pages_.Find(page);
-    if (run == pages_.end() || !run->second.owned || run->second.cow) continue;
-    Result<FileRange> copy = memory.Allocate(kPageSize, MemoryKind::kAnonymous);
-    if (copy.ok()) {
-      copies.emplace(page, copy->start);
-      std::byte* to = TRY(memory.Pointer(copy->start));
-      const std::byte* from = TRY(memory.Pointer(run->second.OffsetOf(page)));
-      if (SafeCopy(to, from, kPageSize) == kPageSize) continue;
-    }
-    for (const auto& [at, offset] : copies) deferred_.ranges.push_back({offset, offset + kPageSize});
-    return kENOMEM;
-  }
-  return copies;
 }
 
 }  // namespace moat

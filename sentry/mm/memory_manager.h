@@ -29,6 +29,7 @@
 #include "platform/platform.h"
 #include "platform/usermem/guest_memory.h"
 #include "sentry/mm/commit_account.h"
+#include "sentry/mm/fork_habits.h"
 #include "sentry/mm/guest_clock.h"
 #include "sentry/mm/page_map.h"
 #include "sentry/mm/vma_set.h"
@@ -324,8 +325,12 @@ class MemoryManager final : public RefCounted, public GuestMemory, public Mappin
   Result<FileRange> AllocateFor(const Vma& vma, GuestAddr start, uint64_t length, Touch touch)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
 
-  // Copies of the kept pages for a child, one page each. kENOMEM: none is left over.
-  Result<std::map<GuestAddr, uint64_t>> CopyKept() ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
+  // Copies for a child, page by page -> where in the memory file: of the kept pages and, when nobody else can be
+  // storing to them (`alone`), of those that will soon be stored to. Pages become runs of their own. kENOMEM: none is
+  // left over.
+  using AheadCopies = std::map<GuestAddr, uint64_t>;
+  Result<AheadCopies> CopyAhead(bool alone) ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
+  Result<void> CopyPages(GuestAddr start, GuestAddr end, AheadCopies* copies) ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
   void TakeBack(GuestAddr start, GuestAddr end, bool copies_too);
   // True when the host may still have mapped what went.
   bool TakeBackLocked(GuestAddr start, GuestAddr end, bool copies_too) ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
@@ -430,6 +435,8 @@ class MemoryManager final : public RefCounted, public GuestMemory, public Mappin
   bool awaits_runs_ ABSL_GUARDED_BY(pages_mu_) = false;
   std::vector<std::pair<GuestAddr, GuestAddr>> truncated_ ABSL_GUARDED_BY(pages_mu_);
   std::map<GuestAddr, int> kept_ ABSL_GUARDED_BY(pages_mu_);  // pages of KeepWritable, and how often
+  RefPtr<ForkHabits> habits_ ABSL_GUARDED_BY(pages_mu_);      // null before the first fork
+  int stores_to_note_ ABSL_GUARDED_BY(pages_mu_) = 0;         // of copy-on-write since the last fork
   bool writers_draining_ ABSL_GUARDED_BY(pages_mu_) = false;
   static constexpr size_t kSpanCache = 4;
   CachedSpan spans_[kSpanCache] ABSL_GUARDED_BY(pages_mu_);
