@@ -24,8 +24,8 @@ enum class FiberKind { kPinned, kPooled };
 // Use FiberKind::kPinned for tasks when the platform's pins_carrier() is true.
 Result<void> StartFiber(FiberKind kind, std::string_view name, absl::AnyInvocable<void()> fn);
 
-// Runs `fn` on a pooled fiber that goes to another carrier at once, if a CPU may be free for it. False: none is, or
-// nothing is left to run it on; `fn` was then not run, and is as it was.
+// Runs `fn` on a pooled fiber soon, on a carrier that has nothing else to do, if a CPU may be free for it. False: none
+// is, or nothing is left to run it on; `fn` was then not run, and is as it was.
 bool RunElsewhere(absl::AnyInvocable<void()>& fn);
 
 // Before a host call that may sleep long on the calling carrier (guest code runs, a disk is read): other fibers that

@@ -55,6 +55,8 @@ constexpr int kKeepIdle = 8;
 // look interrupts whoever works. It gives up after a while in vain.
 constexpr Nanos kShortWatch = 40'000, kLongWatch = 640'000;
 constexpr Nanos kWatchTime = 2'500'000;
+// Work that nobody waits for: more is done by who asks.
+constexpr int kMostBacklog = 8;
 
 // A list of ready fibers, first in first out.
 class ReadyList {
@@ -101,6 +103,8 @@ class Scheduler {
   Result<Fiber*> Make(absl::AnyInvocable<void()>& fn);
   void MakeReady(Fiber& f);
   void MakeReadyInPool(Fiber& f);
+  // For a carrier that has nothing else to do. False: there is enough for them, or no memory; `fn` is as it was.
+  bool StartInBackground(absl::AnyInvocable<void()>& fn);
   void RunOwnCarrier(Carrier& carrier, OwnCarrier::Loop& loop);
   // The carrier is about to sleep in the host: what it has made ready must not wait for it.
   void GiveAway(Carrier& carrier);
@@ -113,6 +117,7 @@ class Scheduler {
   // Null: the carrier is one too many.
   Fiber* Next(Carrier& carrier);
   Fiber* Watch(Carrier& carrier);
+  Fiber* TakeLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void RunOne(Fiber* f, SanitizerFiber& carrier);
   void RunUntilItStops(Fiber* f, SanitizerFiber& carrier);
   Result<void> AddCarrier();
@@ -123,7 +128,8 @@ class Scheduler {
   StackPool stacks_{kFiberStack, kKeepStacks};
   std::atomic<int> live_{0};
   std::atomic<int> running_{0};
-  std::atomic<int> queued_{0};  // size of queue_
+  std::atomic<int> queued_{0};   // size of queue_
+  std::atomic<int> backlog_{0};  // size of background_
   // A carrier looks at queued_ every watch_period_: a single fiber needs no wake-up call then.
   std::atomic<bool> watching_{false};
   Nanos watch_period_ = kShortWatch;  // the watcher's
@@ -131,6 +137,7 @@ class Scheduler {
   std::atomic<bool> summoned_{false};
   Mutex mu_{LockRank::kScheduler};
   ReadyList queue_ ABSL_GUARDED_BY(mu_);
+  ReadyList background_ ABSL_GUARDED_BY(mu_);     // behind all others
   Carrier* idle_ ABSL_GUARDED_BY(mu_) = nullptr;  // last in first out: the warmest first
   int idle_count_ ABSL_GUARDED_BY(mu_) = 0;
 };
@@ -167,6 +174,31 @@ void Scheduler::MakeReadyInPool(Fiber& f) {
     queued_.fetch_add(1, std::memory_order_seq_cst);
   }
   Summon();
+}
+
+bool Scheduler::StartInBackground(absl::AnyInvocable<void()>& fn) {
+  if (backlog_.load(std::memory_order_relaxed) >= kMostBacklog) return false;
+  Result<Fiber*> fiber = Make(fn);
+  if (!fiber.ok()) return false;
+  {
+    MutexLock lock(mu_);
+    background_.Push(**fiber);
+    backlog_.fetch_add(1, std::memory_order_seq_cst);
+  }
+  // Nobody waits for it: to wake a carrier on an idle CPU would cost us more than the watcher's next look costs
+  // anybody.
+  if (!watching_.load(std::memory_order_seq_cst)) Summon();
+  return true;
+}
+
+Fiber* Scheduler::TakeLocked() {
+  if (Fiber* f = queue_.Pop()) {
+    queued_.fetch_sub(1, std::memory_order_relaxed);
+    return f;
+  }
+  Fiber* f = background_.Pop();
+  if (f != nullptr) backlog_.fetch_sub(1, std::memory_order_relaxed);
+  return f;
 }
 
 void Scheduler::GiveAway(Carrier& carrier) {
@@ -213,20 +245,14 @@ Fiber* Scheduler::Next(Carrier& carrier) {
     uint32_t seen = carrier.wakeups.load(std::memory_order_acquire);
     {
       MutexLock lock(mu_);
-      if (Fiber* f = queue_.Pop()) {
-        queued_.fetch_sub(1, std::memory_order_relaxed);
-        return f;
-      }
+      if (Fiber* f = TakeLocked()) return f;
     }
     if (!watching_.exchange(true, std::memory_order_seq_cst)) {
       if (Fiber* f = Watch(carrier)) return f;
     }
     {
       MutexLock lock(mu_);
-      if (Fiber* f = queue_.Pop()) {
-        queued_.fetch_sub(1, std::memory_order_relaxed);
-        return f;
-      }
+      if (Fiber* f = TakeLocked()) return f;
       if (idle_count_ >= kKeepIdle) return nullptr;
       carrier.next_idle = std::exchange(idle_, &carrier);
       ++idle_count_;
@@ -242,12 +268,12 @@ Fiber* Scheduler::Watch(Carrier& carrier) {
   std::atomic<uint32_t> nobody_wakes{0};
   for (Nanos watched = 0; watched < kWatchTime && found == nullptr; watched += watch_period_) {
     HostFutexWait(nobody_wakes, 0, DeadlineAfter(watch_period_));
-    if (queued_.load(std::memory_order_seq_cst) != 0) {
+    const bool urgent = queued_.load(std::memory_order_seq_cst) != 0;
+    if (urgent || backlog_.load(std::memory_order_seq_cst) != 0) {
       MutexLock lock(mu_);
-      found = queue_.Pop();
-      if (found != nullptr) queued_.fetch_sub(1, std::memory_order_relaxed);
+      found = TakeLocked();
     }
-    watch_period_ = found != nullptr ? kShortWatch : std::min(watch_period_ * 2, kLongWatch);
+    watch_period_ = urgent ? kShortWatch : std::min(watch_period_ * 2, kLongWatch);
   }
   watching_.store(false, std::memory_order_seq_cst);
   return found;
@@ -359,10 +385,7 @@ Result<void> StartPooledFiber(absl::AnyInvocable<void()> fn) {
 bool RunElsewhere(absl::AnyInvocable<void()>& fn) {
   static const int cpus = HostThread::AllCpus().count();
   Scheduler& scheduler = Scheduler::Get();
-  if (current_carrier == nullptr || scheduler.running() >= cpus) return false;
-  Result<Fiber*> fiber = scheduler.Make(fn);
-  if (fiber.ok()) scheduler.MakeReadyInPool(**fiber);
-  return fiber.ok();
+  return current_carrier != nullptr && scheduler.running() < cpus && scheduler.StartInBackground(fn);
 }
 
 Result<void> StartFiber(FiberKind kind, std::string_view name, absl::AnyInvocable<void()> fn) {
