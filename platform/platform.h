@@ -72,13 +72,19 @@ struct CallerIdentity {
 
 // A guest address space's host side: what is really mapped in its stub process. Operations are queued
 // in order and take effect at the latest when Flush returns; a context never enters guest code with
-// operations of its own address space outstanding. Thread-safe. Lock: kAddressSpace.
+// operations of its own address space outstanding, but for those of MapLater. Thread-safe. Lock: kAddressSpace.
 // The caller (sentry/mm) keeps addresses within [Platform::min_address, max_address) and page aligned.
 class AddressSpace : public RefCounted {
  public:
   // MAP_FIXED mapping of host fd bytes. `prot` is PROT_*; `shared` MAP_SHARED, else MAP_PRIVATE (then
   // never with PROT_WRITE: private writes are the sentry's COW). The fd must stay open until flushed.
   virtual void Map(GuestAddr addr, uint64_t length, int prot, bool shared, int fd, uint64_t offset) = 0;
+  // The same where the host has nothing mapped, or only what was ordered so: until the next Flush a guest that touches
+  // it may meet a fault. MayWait says whether anything is left undone for that reason.
+  virtual void MapLater(GuestAddr addr, uint64_t length, int prot, bool shared, int fd, uint64_t offset) {
+    Map(addr, length, prot, shared, fd, offset);
+  }
+  virtual bool MayWait() const { return false; }
   virtual void Unmap(GuestAddr addr, uint64_t length) = 0;
   virtual void Protect(GuestAddr addr, uint64_t length, int prot) = 0;
   // Applies the queue. `caller` is the calling task's context if it is one of this address space, else

@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "platform/base/log.h"
@@ -33,7 +32,7 @@ SystrapAddressSpace::~SystrapAddressSpace() {
     idle.swap(idle_);
   }
   // Its memory is empty by now: whoever had it has cleared and flushed it (sentry/mm), or nobody ever mapped anything.
-  if (!ended && !HasPending() && idle.size() == 1 && areas.size() == 1) {
+  if (!ended && pending_.load(std::memory_order_acquire) == Pending::kNone && idle.size() == 1 && areas.size() == 1) {
     MutexLock applying(apply_mu_);
     ReadyStub stub{pid_, page_, areas[0], std::move(agent_), idle[0]->TakeListener()};
     if (pool_.GiveBack(stub)) return;
@@ -44,36 +43,34 @@ SystrapAddressSpace::~SystrapAddressSpace() {
   pool_.FreePage(page_);
 }
 
-void SystrapAddressSpace::Push(const Command& c) {
+void SystrapAddressSpace::Push(const Command& c, bool later) {
   const uint64_t end = c.args[0] + c.args[1];
   // The stub's own pages are nobody's to change; the caller's own checks come long before.
   MOAT_CHECK(end > c.args[0] && end <= kMaxAddress);
   MutexLock lock(mu_);
-  if (!queue_.empty()) {
-    Command& last = queue_.back();
-    // What is mapped over what was just unmapped replaces it (MAP_FIXED).
-    if (c.number == SYS_mmap && last.number == SYS_munmap && last.args[0] >= c.args[0] &&
-        last.args[0] + last.args[1] <= end) {
-      last = c;
-      return;
-    }
-    bool adjacent = last.number == c.number && last.args[0] + last.args[1] == c.args[0];
-    bool same_unmap = c.number == SYS_munmap;
-    bool same_protect = c.number == SYS_mprotect && last.args[2] == c.args[2];
-    bool same_map = c.number == SYS_mmap && last.args[2] == c.args[2] && last.args[3] == c.args[3] &&
-                    last.args[4] == c.args[4] && last.args[5] + last.args[1] == c.args[5];
-    if (adjacent && (same_unmap || same_protect || same_map)) {
-      last.args[1] += c.args[1];
-      return;
-    }
-  }
-  queue_.push_back(c);
-  pending_.fetch_add(1, std::memory_order_release);
+  queue_.Push(c, later && !applying_);
+  NotePendingLocked();
+}
+
+void SystrapAddressSpace::NotePendingLocked() {
+  const Pending now = applying_ || (!queue_.empty() && !queue_.may_wait()) ? Pending::kUrgent
+                      : queue_.empty()                                     ? Pending::kNone
+                                                                           : Pending::kMayWait;
+  pending_.store(now, std::memory_order_release);
+}
+
+void SystrapAddressSpace::PushMap(GuestAddr addr, uint64_t length, int prot, bool shared, int fd, uint64_t offset,
+                                  bool later) {
+  uint64_t flags = MAP_FIXED | MAP_NORESERVE | (shared ? MAP_SHARED : MAP_PRIVATE);
+  Push({SYS_mmap, {addr, length, static_cast<uint64_t>(prot), flags, static_cast<uint64_t>(fd), offset}}, later);
 }
 
 void SystrapAddressSpace::Map(GuestAddr addr, uint64_t length, int prot, bool shared, int fd, uint64_t offset) {
-  uint64_t flags = MAP_FIXED | MAP_NORESERVE | (shared ? MAP_SHARED : MAP_PRIVATE);
-  Push({SYS_mmap, {addr, length, static_cast<uint64_t>(prot), flags, static_cast<uint64_t>(fd), offset}});
+  PushMap(addr, length, prot, shared, fd, offset, /*later=*/false);
+}
+
+void SystrapAddressSpace::MapLater(GuestAddr addr, uint64_t length, int prot, bool shared, int fd, uint64_t offset) {
+  PushMap(addr, length, prot, shared, fd, offset, /*later=*/true);
 }
 
 void SystrapAddressSpace::Unmap(GuestAddr addr, uint64_t length) { Push({SYS_munmap, {addr, length, 0, 0, 0, 0}}); }
@@ -85,8 +82,8 @@ void SystrapAddressSpace::Protect(GuestAddr addr, uint64_t length, int prot) {
 void SystrapAddressSpace::Clear() {
   {
     MutexLock lock(mu_);
-    pending_.fetch_sub(queue_.size(), std::memory_order_release);
-    queue_.clear();
+    queue_.Clear();
+    NotePendingLocked();
   }
   Unmap(kMinAddress, kMaxAddress - kMinAddress);
 }
@@ -113,13 +110,13 @@ bool SystrapAddressSpace::IsJust(const seccomp_data& call) {
 bool SystrapAddressSpace::TakeIfJust(const seccomp_data& call) {
   MutexLock lock(mu_);
   if (!IsJustLocked(call)) return false;
-  queue_.clear();
-  pending_.fetch_sub(1, std::memory_order_release);
+  queue_.Clear();
+  NotePendingLocked();
   return true;
 }
 
 Result<void> SystrapAddressSpace::Flush(Context* caller) {
-  if (!HasPending()) return {};
+  if (pending_.load(std::memory_order_acquire) == Pending::kNone) return {};
   if (caller != nullptr && static_cast<SystrapContext*>(caller)->CanCarryOut(*this)) return {};
   MutexLock applying(apply_mu_);
   return ApplyLocked();
@@ -131,15 +128,19 @@ Result<void> SystrapAddressSpace::ApplyLocked() {
     int n;
     {
       MutexLock lock(mu_);
-      n = static_cast<int>(std::min<size_t>(queue_.size(), COMMANDS_MAX));
+      n = queue_.Take(pool_.page(page_).commands, COMMANDS_MAX);
+      applying_ = n != 0;
+      NotePendingLocked();
       if (n == 0) return result;
-      memcpy(pool_.page(page_).commands, queue_.data(), static_cast<size_t>(n) * sizeof(Command));
-      queue_.erase(queue_.begin(), queue_.begin() + n);
     }
     Result<void> ran = agent_.Answer(n);
     if (ran.ok()) ran = agent_.Receive();
-    pending_.fetch_sub(static_cast<size_t>(n), std::memory_order_release);
-    TRY(std::move(ran));  // the stub is dead
+    if (!ran.ok()) {  // the stub is dead
+      MutexLock lock(mu_);
+      applying_ = false;
+      NotePendingLocked();
+      return ran;
+    }
     const auto error = static_cast<int64_t>(agent_.call().args[0]);
     if (error != 0 && result.ok()) {
       result = static_cast<Errno>(-error);

@@ -10,6 +10,7 @@
 #include "platform/platform.h"
 #include "platform/systrap/call_sites.h"
 #include "platform/systrap/guest_thread.h"
+#include "platform/systrap/operation_queue.h"
 #include "platform/systrap/stub_pool.h"
 
 namespace moat::systrap_platform {
@@ -20,6 +21,8 @@ class SystrapAddressSpace final : public AddressSpace {
   ~SystrapAddressSpace() override;
 
   void Map(GuestAddr addr, uint64_t length, int prot, bool shared, int fd, uint64_t offset) override;
+  void MapLater(GuestAddr addr, uint64_t length, int prot, bool shared, int fd, uint64_t offset) override;
+  bool MayWait() const override { return pending_.load(std::memory_order_acquire) == Pending::kMayWait; }
   void Unmap(GuestAddr addr, uint64_t length) override;
   void Protect(GuestAddr addr, uint64_t length, int prot) override;
   // The agent works beside running guest threads: nobody needs to be interrupted.
@@ -32,7 +35,8 @@ class SystrapAddressSpace final : public AddressSpace {
   // --- for SystrapContext ---
   const CallSites& call_sites() const { return call_sites_; }
   pid_t pid() const { return pid_; }
-  bool HasPending() const { return pending_.load(std::memory_order_acquire) != 0; }
+  // What no guest code may run without.
+  bool HasPending() const { return pending_.load(std::memory_order_acquire) == Pending::kUrgent; }
   // Whether the queue is nothing but what `call` of the only guest thread asks the kernel for (munmap, mprotect, or the
   // handler's mmap): then the host can carry out the thread's own call, which spares the agent. Nobody can order
   // anything in between.
@@ -51,7 +55,10 @@ class SystrapAddressSpace final : public AddressSpace {
   bool LastUse();
 
  private:
-  void Push(const Command& command);
+  enum class Pending : uint8_t { kNone, kMayWait, kUrgent };
+  void Push(const Command& command, bool later = false);
+  void PushMap(GuestAddr addr, uint64_t length, int prot, bool shared, int fd, uint64_t offset, bool later);
+  void NotePendingLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool IsJustLocked(const seccomp_data& call) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   Result<void> ApplyLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(apply_mu_);
   Result<std::unique_ptr<GuestThread>> MakeThread();
@@ -66,8 +73,9 @@ class SystrapAddressSpace final : public AddressSpace {
   Listener agent_ ABSL_GUARDED_BY(apply_mu_);
 
   Mutex mu_{LockRank::kStub};
-  std::vector<Command> queue_ ABSL_GUARDED_BY(mu_);
-  std::atomic<size_t> pending_{0};  // size of queue_, plus what is being applied
+  OperationQueue queue_ ABSL_GUARDED_BY(mu_);
+  bool applying_ ABSL_GUARDED_BY(mu_) = false;  // what was taken from it is not done yet
+  std::atomic<Pending> pending_{Pending::kNone};
   std::vector<std::unique_ptr<GuestThread>> idle_ ABSL_GUARDED_BY(mu_);
   std::vector<uint32_t> areas_ ABSL_GUARDED_BY(mu_);  // of all threads that it ever had
   int uses_ ABSL_GUARDED_BY(mu_) = 0;

@@ -3,6 +3,9 @@
 #include <fcntl.h>
 #include <sys/mount.h>
 
+#include <algorithm>
+#include <cstring>
+
 #include "fs/vfs/permissions.h"
 #include "fs/vfs/vfs.h"
 
@@ -64,6 +67,19 @@ Result<RefPtr<ExecutableFile>> ExecutableFile::Open(const VfsContext& ctx, const
 }
 
 Result<size_t> ExecutableFile::Read(void* dst, size_t n, uint64_t offset) {
+  if (offset >= kHead || n > kHead - offset) return ReadFile(dst, n, offset);
+  if (head_.empty()) {
+    std::vector<std::byte> head(kHead);
+    head.resize(TRY(ReadFile(head.data(), head.size(), 0)));
+    head_ = std::move(head);
+  }
+  if (offset >= head_.size()) return 0;
+  n = std::min(n, head_.size() - offset);
+  memcpy(dst, head_.data() + offset, n);
+  return n;
+}
+
+Result<size_t> ExecutableFile::ReadFile(void* dst, size_t n, uint64_t offset) {
   VfsContext ctx{*cred_, *mounts_, {}, {}};
   size_t done = 0;
   while (done < n) {

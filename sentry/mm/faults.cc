@@ -201,6 +201,9 @@ FaultOutcome MemoryManager::HandleFault(const FaultEvent& event, const MmLimits&
   if (event.signo != SIGSEGV || (event.si_code != SEGV_MAPERR && event.si_code != SEGV_ACCERR))
     return {event.signo, event.si_code};
 
+  // What was left for later may be all that is missing.
+  if (space_->MayWait()) return Finish(caller).ok() ? kResolved : kMapErr;
+
   const uint64_t before = changes_.load(std::memory_order_relaxed);
   FaultOutcome outcome;
   const bool known = event.trapno == kPageFaultTrap;

@@ -89,8 +89,13 @@ Result<GuestAddr> MemoryManager::Mmap(const MmapRequest& request, const MmLimits
     if (replaced != 0) RemoveMappings(start, end);
     TRY(InsertVma(vma));
   }
-  Result<void> mapped = MapEagerly(vma.start, vma.end);
+  // A dynamic loader, which alone says MAP_DENYWRITE, maps a library whole, then its segments over that, and touches
+  // them when the last one, which is writable, is there: one batch for all.
+  const bool loads = (request.flags & MAP_DENYWRITE) != 0 && vma.mappable && !shared && (prot & PROT_WRITE) == 0;
+  const When when = loads && !populate ? When::kLater : When::kNow;
+  Result<void> mapped = MapEagerly(vma.start, vma.end, when);
   if (mapped.ok() && populate) (void)Populate(vma.start, vma.end, false);
+  if (mapped.ok() && space_->MayWait()) return vma.start;
   Result<void> flushed = Finish(caller);
   if (!mapped.ok() || !flushed.ok()) {
     (void)Munmap(vma.start, length, caller);

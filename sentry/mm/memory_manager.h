@@ -292,19 +292,22 @@ class MemoryManager final : public RefCounted, public GuestMemory, public Mappin
   // --- pages (pages.cc) ---
   void RemoveRuns(GuestAddr start, GuestAddr end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
   void ReleaseRun(PageRun& run) ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
-  void MapRun(PageRun& run) ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
+  // kLater: with the next operation or the first touch, whatever comes first. Only where nothing is mapped.
+  enum class When : uint8_t { kNow, kLater };
+  void MapRun(PageRun& run, When when = When::kNow) ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
   // Adds a run where there is none, and maps it.
-  void AddRun(PageRun run) ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
+  void AddRun(PageRun run, When when = When::kNow) ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
   // The same of private memory, whose reference the caller hands over.
   void AddOwned(GuestAddr start, GuestAddr end, uint64_t offset, uint8_t prot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
   // Sets the guest's protection of the runs in the range and queues what the stub needs for it.
   void ProtectRuns(GuestAddr start, GuestAddr end, uint8_t prot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
   void ForgetSpans() ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
   // Maps what can be mapped now of a new area or of one that became accessible.
-  Result<void> MapEagerly(GuestAddr start, GuestAddr end) ABSL_LOCKS_EXCLUDED(mapping_mu_, pages_mu_);
+  Result<void> MapEagerly(GuestAddr start, GuestAddr end, When when = When::kNow)
+      ABSL_LOCKS_EXCLUDED(mapping_mu_, pages_mu_);
   // Translates and maps a prefix of [addr, addr + length) of `vma` (a copy; checked again). Returns its length;
   // kEAGAIN when the area or the file changed meanwhile.
-  Result<uint64_t> MapFilePages(const Vma& vma, GuestAddr addr, uint64_t length, bool write)
+  Result<uint64_t> MapFilePages(const Vma& vma, GuestAddr addr, uint64_t length, bool write, When when = When::kNow)
       ABSL_LOCKS_EXCLUDED(mapping_mu_, pages_mu_);
   // The same for a small private writable segment, which is copied at once.
   Result<uint64_t> CopyFilePages(const Vma& vma, GuestAddr addr, uint64_t length)

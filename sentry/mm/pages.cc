@@ -46,22 +46,27 @@ void MemoryManager::RemoveRuns(GuestAddr start, GuestAddr end) {
   }
 }
 
-void MemoryManager::MapRun(PageRun& run) {
+void MemoryManager::MapRun(PageRun& run, When when) {
   const uint8_t prot = run.AllowedHostProt();
   if (prot == 0) {
     if (run.host_prot == PageRun::kHostUnmapped) return;
     space_->Protect(run.start, run.length(), 0);
   } else {
-    space_->Map(run.start, run.length(), prot, run.in_memory_file || !run.cow, run.fd, run.offset);
+    const bool shared = run.in_memory_file || !run.cow;
+    if (when == When::kLater) {
+      space_->MapLater(run.start, run.length(), prot, shared, run.fd, run.offset);
+    } else {
+      space_->Map(run.start, run.length(), prot, shared, run.fd, run.offset);
+    }
   }
   run.host_prot = prot;
   changes_.fetch_add(1, std::memory_order_relaxed);
 }
 
-void MemoryManager::AddRun(PageRun run) {
+void MemoryManager::AddRun(PageRun run, When when) {
   run.host_prot = PageRun::kHostUnmapped;
   PageMap::iterator it = pages_.Insert(std::move(run));
-  MapRun(it->second);
+  MapRun(it->second, when);
   pages_.Join(it);
 }
 
@@ -117,7 +122,7 @@ bool MemoryManager::StillMaps(const Vma& vma, GuestAddr addr, uint64_t length) {
          now.prot == vma.prot && now.shared() == vma.shared();
 }
 
-Result<uint64_t> MemoryManager::MapFilePages(const Vma& vma, GuestAddr addr, uint64_t length, bool write) {
+Result<uint64_t> MemoryManager::MapFilePages(const Vma& vma, GuestAddr addr, uint64_t length, bool write, When when) {
   uint64_t invalidations;
   {
     MutexLock pages(pages_mu_);
@@ -158,7 +163,7 @@ Result<uint64_t> MemoryManager::MapFilePages(const Vma& vma, GuestAddr addr, uin
     run.fd_writable = fd_writable;
     run.prot = vma.prot;
     run.mappable = vma.mappable;
-    AddRun(std::move(run));
+    AddRun(std::move(run), when);
   }
   return length;
 }
@@ -214,7 +219,7 @@ Result<uint64_t> MemoryManager::CopyFilePages(const Vma& vma, GuestAddr addr, ui
   return length;
 }
 
-Result<void> MemoryManager::MapEagerly(GuestAddr start, GuestAddr end) {
+Result<void> MemoryManager::MapEagerly(GuestAddr start, GuestAddr end, When when) {
   GuestAddr at = start;
   int pieces = 0;
   while (at < end) {
@@ -253,7 +258,7 @@ Result<void> MemoryManager::MapEagerly(GuestAddr start, GuestAddr end) {
     const bool store = vma.shared() && (vma.prot & PROT_WRITE) != 0 && !vma.mappable->notes_stores();
     Result<uint64_t> mapped = kEAGAIN;
     if (copy) mapped = CopyFilePages(vma, at, stop - at);
-    if (!copy || mapped.error() == kEAGAIN) mapped = MapFilePages(vma, at, std::min(stop - at, kMapLimit), store);
+    if (!copy || mapped.error() == kEAGAIN) mapped = MapFilePages(vma, at, std::min(stop - at, kMapLimit), store, when);
     // What cannot be mapped now (beyond the end of the file, a race) is left to faults.
     if (!mapped.ok() || ++pieces >= kEagerPieces) {
       at = stop;
