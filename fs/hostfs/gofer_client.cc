@@ -4,6 +4,7 @@
 #include <sched.h>
 
 #include <cstring>
+#include <optional>
 
 #include "platform/base/log.h"
 #include "platform/fiber/fiber.h"
@@ -15,6 +16,8 @@ using gofer::Op;
 namespace {
 
 constexpr uint32_t kForgetBatch = 256;
+// So many names take the gofer a tenth of a millisecond.
+constexpr uint32_t kLongLookUp = 12;
 
 }  // namespace
 
@@ -40,7 +43,12 @@ Errno GoferClient::Broken(const char* what) {
 }
 
 Result<void> GoferClient::Call(Op op, Exchange& x) {
-  BeforeHostSleep();
+  std::optional<LongHostSleep> sleep;
+  if (op == Op::kLookUp && x.request.count >= kLongLookUp) {
+    sleep.emplace();
+  } else {
+    BeforeHostSleep();
+  }
   if (forgotten_count_.load(std::memory_order_relaxed) >= kForgetBatch && op != Op::kForget) FlushForgotten();
   uint64_t length = uint64_t{sizeof(gofer::Request)} + x.name.size() + x.data.size();
   if (x.name.size() + x.data.size() > gofer::kMaxPayload) return kE2BIG;

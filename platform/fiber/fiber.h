@@ -32,6 +32,15 @@ bool RunElsewhere(absl::AnyInvocable<void()>& fn);
 // this one has made ready go to other carriers. Costs next to nothing when there are none, or on other threads.
 void BeforeHostSleep();
 
+// The same for a host call that takes as long as many switches, for as long as the object lives: a carrier that serves
+// others (OwnCarrier) sends them away meanwhile. The fiber may not be suspended.
+class LongHostSleep {
+ public:
+  LongHostSleep();
+  ~LongHostSleep();
+  LongHostSleep(const LongHostSleep&) = delete;
+};
+
 // One pointer that belongs to the calling fiber (or to the thread, off pooled fibers), whichever carrier runs it.
 void* FiberValue();
 void SetFiberValue(void* value);

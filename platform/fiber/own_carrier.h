@@ -21,6 +21,8 @@ class OwnCarrier {
     // Called on the carrier when it has no ready fiber: makes some ready, or sleeps, or returns for no reason. False:
     // the carrier ends; no fiber may come any more.
     virtual bool LookForWork() = 0;
+    // Called on the carrier when a fiber that it runs begins or ends a LongHostSleep.
+    virtual void OnLongSleep(bool begins) = 0;
   };
 
   OwnCarrier();

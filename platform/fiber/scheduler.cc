@@ -85,6 +85,7 @@ struct Carrier {
   ReadyList local;  // made ready by the fiber that it runs; nobody else sees them
   std::atomic<uint32_t> wakeups{0};
   Carrier* next_idle = nullptr;
+  OwnCarrier::Loop* loop = nullptr;  // of an OwnCarrier
 };
 
 thread_local Fiber* current_fiber = nullptr;
@@ -295,6 +296,7 @@ void Scheduler::RunCarrier() {
 
 void Scheduler::RunOwnCarrier(Carrier& carrier, OwnCarrier::Loop& loop) {
   current_carrier = &carrier;
+  carrier.loop = &loop;
   SanitizerFiber sanitizer;
   sanitizer.AdoptThread();
   do {
@@ -358,6 +360,14 @@ void Scheduler::FiberMain(bc::transfer_t from) {
 
 [[gnu::noinline]] void BeforeHostSleep() {
   if (current_carrier != nullptr && !current_carrier->local.empty()) Scheduler::Get().GiveAway(*current_carrier);
+}
+
+[[gnu::noinline]] LongHostSleep::LongHostSleep() {
+  BeforeHostSleep();
+  if (current_carrier != nullptr && current_carrier->loop != nullptr) current_carrier->loop->OnLongSleep(true);
+}
+[[gnu::noinline]] LongHostSleep::~LongHostSleep() {
+  if (current_carrier != nullptr && current_carrier->loop != nullptr) current_carrier->loop->OnLongSleep(false);
 }
 
 void SuspendFiber(Fiber& self, bool (*publish)(void*), void* arg) {

@@ -177,7 +177,11 @@ Result<void> SystrapContext::Go(Registers& regs) {
 void SystrapContext::LeaveDesk(bool preempted) {
   if (!std::exchange(at_desk_, false)) return;
   desk_.Leave();
-  policy_.End(preempted);
+  if (std::exchange(seat_.sent_away, false)) {
+    policy_.OnSentAway();
+  } else {
+    policy_.End(preempted);
+  }
   MutexLock lock(affinity_mu_);
   if (std::exchange(kept_on_cpus_, false)) Pin(affinity_.empty() ? HostThread::AllCpus() : affinity_);
 }

@@ -42,6 +42,8 @@ class ListenPolicy {
   bool IsOverdrawn() const { return credit_ < 0; }
   // It has left. `preempted`: somebody else has the desk's CPU.
   void End(bool preempted);
+  // It was sent away for a moment, through no fault of its own.
+  void OnSentAway() { near_ = 0; }
 
  private:
   static constexpr Nanos kNear = 2'000'000;  // a gap on a crowded machine

@@ -46,6 +46,7 @@ MailboxDesk::~MailboxDesk() {
 std::optional<CpuSet> MailboxDesk::Enter() {
   if (cpus_ < 2 || CurrentFiber() == nullptr) return std::nullopt;
   MutexLock lock(mu_);
+  if (away_) return std::nullopt;
   const int here = sched_getcpu();
   if (members_.load(std::memory_order_relaxed) == 0 && (unwelcome_ || !guest_cpus_.Has(here))) {
     unwelcome_ = false;
@@ -115,6 +116,12 @@ bool MailboxDesk::SitDown(void* arg) {
   }
   {
     MutexLock lock(desk.mu_);
+    if (desk.away_) {
+      seat.served_at = 0;
+      seat.sent_away = true;
+      seat.came = Came::kNothing;
+      return false;
+    }
     desk.inbox_.push_back(&seat);
     desk.inbox_count_.fetch_add(1, std::memory_order_seq_cst);
   }
@@ -164,15 +171,26 @@ void MailboxDesk::Wake(size_t i, Came came) {
   }
 }
 
-void MailboxDesk::Close(bool preempted) {
+void MailboxDesk::Close(bool preempted, bool sent_away) {
   if (preempted) {
     MutexLock lock(mu_);
     unwelcome_ = true;
   }
   while (!seats_.empty()) {
     seats_.back()->preempted = preempted;
+    seats_.back()->sent_away = sent_away;
     Wake(seats_.size() - 1, Came::kNothing);
   }
+}
+
+void MailboxDesk::OnLongSleep(bool begins) {
+  {
+    MutexLock lock(mu_);
+    away_ = begins;
+  }
+  if (!begins) return;
+  TakeInbox();
+  Close(/*preempted=*/false, /*sent_away=*/true);
 }
 
 bool MailboxDesk::TakeCalls() {
@@ -244,7 +262,7 @@ bool MailboxDesk::LookForWork() {
     const bool preempted = last_look_ != 0 && now - last_look_ > kPreempted && !IsCrowd(now);
     last_look_ = now;
     if (preempted || IsSilent(now)) {
-      Close(preempted);
+      Close(preempted, /*sent_away=*/false);
     } else if (TakeNotices(now)) {
       return true;
     }

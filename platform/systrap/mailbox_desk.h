@@ -39,6 +39,7 @@ class MailboxDesk final : private OwnCarrier::Loop {
     GuestThread* thread = nullptr;
     bool woken = false;      // the thread is just being woken: it needs longer for its next call
     bool preempted = false;  // with kNothing: somebody else has the desk's CPU
+    bool sent_away = false;  // with kNothing: the desk's carrier is about to wait for the host
     // Its task waits inside of the sentry: others have the desk meanwhile.
     void NotePark() { served_at = 0; }
     // Whether serving it took so long that others had to wait.
@@ -82,6 +83,8 @@ class MailboxDesk final : private OwnCarrier::Loop {
  private:
   MailboxDesk() = default;
   bool LookForWork() override;
+  // Nobody waits for a desk whose carrier waits for the host.
+  void OnLongSleep(bool begins) override;
   static bool SitDown(void* seat);
   void TakeInbox();
   void Settle() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -94,7 +97,7 @@ class MailboxDesk final : private OwnCarrier::Loop {
   // Who takes the desk's CPU are guests that will soon come here.
   bool IsCrowd(Nanos now) const;
   void Wake(size_t seat, Came came);
-  void Close(bool preempted);
+  void Close(bool preempted, bool sent_away);
 
   const int cpus_ = HostThread::AllCpus().count();
   std::atomic<int> members_{0}, active_{0};
@@ -106,6 +109,7 @@ class MailboxDesk final : private OwnCarrier::Loop {
   CpuSet guest_cpus_ ABSL_GUARDED_BY(mu_);
   bool settled_ ABSL_GUARDED_BY(mu_) = true;  // false: the desk has yet to come to its CPU, guest_cpus_ is the first's
   bool unwelcome_ ABSL_GUARDED_BY(mu_) = false;  // somebody else wants that CPU
+  bool away_ ABSL_GUARDED_BY(mu_) = false;       // in a LongHostSleep
   // NoteCall's.
   std::atomic<uint32_t> noted_{0};
   std::atomic<Nanos> stamp_{0};
