@@ -163,7 +163,7 @@ void MailboxDesk::Wake(size_t i, Came came) {
   seats_[i] = seats_.back();
   seats_.pop_back();
   seat.came = came;
-  seat.served_at = __rdtsc();
+  seat.served_at = came == Came::kNothing ? 0 : __rdtsc();
   if (came == Came::kNothing) {
     MakeReadyInPool(*seat.fiber);
   } else {
