@@ -174,13 +174,13 @@ Result<void> SystrapContext::Go(Registers& regs) {
   return thread_->Resume();
 }
 
-void SystrapContext::LeaveDesk(bool preempted) {
+void SystrapContext::LeaveDesk(MailboxDesk::Came why) {
   if (!std::exchange(at_desk_, false)) return;
   desk_.Leave();
-  if (std::exchange(seat_.sent_away, false)) {
+  if (why == MailboxDesk::Came::kSentAway) {
     policy_.OnSentAway();
   } else {
-    policy_.End(preempted);
+    policy_.End(/*preempted=*/why == MailboxDesk::Came::kPreempted);
   }
   MutexLock lock(affinity_mu_);
   if (std::exchange(kept_on_cpus_, false)) Pin(affinity_.empty() ? HostThread::AllCpus() : affinity_);
@@ -213,6 +213,8 @@ void SystrapContext::OnUnpark() {
 }
 
 Result<void> SystrapContext::WaitAtDesk() {
+  using Came = MailboxDesk::Came;
+  Came came;
   for (;;) {
     if (seat_.TakeLongCall()) policy_.OnLongCall();
     // Nobody waits for a guest here, who may have lied: the desk looks again for a sleep that is still to come.
@@ -222,17 +224,17 @@ Result<void> SystrapContext::WaitAtDesk() {
       seat_.woken = true;
     }
     seat_.thread = thread_.get();
-    const MailboxDesk::Came came = policy_.IsOverdrawn() ? MailboxDesk::Came::kNothing : desk_.Wait(seat_);
+    came = policy_.IsOverdrawn() ? Came::kNothing : desk_.Wait(seat_);
     seat_.woken = false;
-    if (came == MailboxDesk::Came::kCall) {
+    if (came == Came::kCall) {
       policy_.OnMailbox();
       return {};
     }
-    if (came == MailboxDesk::Came::kNothing) break;
+    if (came != Came::kNotice) break;
     policy_.OnNotice();
     if (TRY(thread_->Receive())) return {};
   }
-  LeaveDesk(std::exchange(seat_.preempted, false));
+  LeaveDesk(came);
   desk_.ToPool();
   return thread_->Wait();
 }

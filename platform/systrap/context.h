@@ -56,7 +56,7 @@ class SystrapContext final : public Context, private CarrierObserver {
   Result<void> WaitAtDesk();
   // The thread's next calls may come to the desk; it keeps to the CPUs of the desk's members.
   bool JoinDesk();
-  void LeaveDesk(bool preempted = false);
+  void LeaveDesk(MailboxDesk::Came why = MailboxDesk::Came::kNothing);
   // The task waits inside of the sentry.
   void OnPark() override;
   void OnUnpark() override;

@@ -118,8 +118,7 @@ bool MailboxDesk::SitDown(void* arg) {
     MutexLock lock(desk.mu_);
     if (desk.away_) {
       seat.served_at = 0;
-      seat.sent_away = true;
-      seat.came = Came::kNothing;
+      seat.came = Came::kSentAway;
       return false;
     }
     desk.inbox_.push_back(&seat);
@@ -163,24 +162,21 @@ void MailboxDesk::Wake(size_t i, Came came) {
   seats_[i] = seats_.back();
   seats_.pop_back();
   seat.came = came;
-  seat.served_at = came == Came::kNothing ? 0 : __rdtsc();
-  if (came == Came::kNothing) {
-    MakeReadyInPool(*seat.fiber);
-  } else {
+  const bool stays = came == Came::kCall || came == Came::kNotice;
+  seat.served_at = stays ? __rdtsc() : 0;
+  if (stays) {
     MakeReady(*seat.fiber);
+  } else {
+    MakeReadyInPool(*seat.fiber);
   }
 }
 
-void MailboxDesk::Close(bool preempted, bool sent_away) {
-  if (preempted) {
+void MailboxDesk::Close(Came why) {
+  if (why == Came::kPreempted) {
     MutexLock lock(mu_);
     unwelcome_ = true;
   }
-  while (!seats_.empty()) {
-    seats_.back()->preempted = preempted;
-    seats_.back()->sent_away = sent_away;
-    Wake(seats_.size() - 1, Came::kNothing);
-  }
+  while (!seats_.empty()) Wake(seats_.size() - 1, why);
 }
 
 void MailboxDesk::OnLongSleep(bool begins) {
@@ -190,7 +186,7 @@ void MailboxDesk::OnLongSleep(bool begins) {
   }
   if (!begins) return;
   TakeInbox();
-  Close(/*preempted=*/false, /*sent_away=*/true);
+  Close(Came::kSentAway);
 }
 
 bool MailboxDesk::TakeCalls() {
@@ -262,7 +258,7 @@ bool MailboxDesk::LookForWork() {
     const bool preempted = last_look_ != 0 && now - last_look_ > kPreempted && !IsCrowd(now);
     last_look_ = now;
     if (preempted || IsSilent(now)) {
-      Close(preempted, /*sent_away=*/false);
+      Close(preempted ? Came::kPreempted : Came::kNothing);
     } else if (TakeNotices(now)) {
       return true;
     }

@@ -33,13 +33,14 @@ class MailboxDesk final : private OwnCarrier::Loop {
   enum class Came {
     kCall,    // GuestThread::call
     kNotice,  // GuestThread::Receive will tell
-    kNothing  // the desk has closed, or the thread has been silent for long: the fiber is in the pool
+    // The fiber is in the pool, because
+    kNothing,    // nobody has called for a while
+    kPreempted,  // somebody else has the desk's CPU
+    kSentAway    // the desk's carrier is about to wait for the host
   };
   struct Seat {
     GuestThread* thread = nullptr;
-    bool woken = false;      // the thread is just being woken: it needs longer for its next call
-    bool preempted = false;  // with kNothing: somebody else has the desk's CPU
-    bool sent_away = false;  // with kNothing: the desk's carrier is about to wait for the host
+    bool woken = false;  // the thread is just being woken: it needs longer for its next call
     // Its task waits inside of the sentry: others have the desk meanwhile.
     void NotePark() { served_at = 0; }
     // Whether serving it took so long that others had to wait.
@@ -97,7 +98,7 @@ class MailboxDesk final : private OwnCarrier::Loop {
   // Who takes the desk's CPU are guests that will soon come here.
   bool IsCrowd(Nanos now) const;
   void Wake(size_t seat, Came came);
-  void Close(bool preempted, bool sent_away);
+  void Close(Came why);
 
   const int cpus_ = HostThread::AllCpus().count();
   std::atomic<int> members_{0}, active_{0};

@@ -112,6 +112,7 @@ Result<RefPtr<MemoryManager>> MemoryManager::Fork(RefPtr<AddressSpace> child_spa
       // A reference of somebody else's, be it another thread's or that of who only looks, is taken for one that stores.
       Result<AheadCopies> ahead = CopyAhead(HasOneRef());
       if (!ahead.ok()) return ahead.error();
+      const bool split = !ahead->empty();
       if (!habits_) habits_ = MakeRef<ForkHabits>();
       stores_to_note_ = ForkHabits::kNotedStores;
       [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS {
@@ -160,7 +161,7 @@ Result<RefPtr<MemoryManager>> MemoryManager::Fork(RefPtr<AddressSpace> child_spa
       // Of areas that the child does not get.
       for (const auto& [page, offset] : *ahead) deferred_.ranges.push_back({offset, offset + kPageSize});
       ForgetSpans();
-      pages_.JoinRange(0, env_.max_address);
+      if (split) pages_.JoinRange(0, env_.max_address);
       changes_.fetch_add(1, std::memory_order_relaxed);
       writers_draining_ = true;
     }
