@@ -10,6 +10,8 @@
 
 namespace moat {
 
+constexpr uint64_t kSyscallLength = 2;  // of the instruction
+
 struct Registers {
   user_regs_struct gp{};  // includes orig_rax, eflags, fs_base, gs_base, segment selectors
   // After a SyscallEvent a platform may know no more than the call: orig_rax, the arguments, rip and rcx. Then only the

@@ -21,7 +21,6 @@ namespace {
 constexpr uint64_t kUserCs = 0x33;
 constexpr uint64_t kUserSs = 0x2b;
 constexpr uint64_t kTrapFlag = 0x100, kDirectionFlag = 0x400;
-constexpr uint64_t kSyscallLength = 2;
 // Up to here single steps are cheaper than to end the registration and to begin it again.
 constexpr int kBatchToStep = 3;
 // A guest whose other threads make every step fail is left to itself for long enough by then.

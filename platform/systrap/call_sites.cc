@@ -12,7 +12,6 @@ namespace moat::systrap_platform {
 namespace {
 
 constexpr uint64_t kThunksEnd = SYSTRAP_THUNKS + SYSTRAP_MAX_SITES * THUNK_SIZE;
-constexpr uint64_t kSyscallLength = 2;
 constexpr uint64_t kFarJump = 7;  // jmp *disp32
 constexpr uint64_t kShortJump = 2;
 constexpr uint64_t kNumbered = 7;  // mov $imm32, %eax; syscall
@@ -88,6 +87,9 @@ void RestoreNumberAndFlags(user_regs_struct& regs) {
   if (regs.rip >= CallFlagsAddress()) regs.eflags = FlagsFromAx(regs.eflags, regs.rax);
   regs.rax = regs.r11;
 }
+
+// Where a thread is whose call has its number, which need not be the one that a numbered site loads.
+GuestAddr CallOf(const CallSite& site) { return site.behind - kSyscallLength; }
 
 bool InTrampolineCall(uint64_t rip) { return rip >= CallAddress() && rip < CallEndAddress(); }
 // The jump behind an answer: flags and rax are the guest's.
@@ -205,7 +207,7 @@ bool CallSites::RewindMailbox(user_regs_struct& regs, Area& area) const {
       area.state.exchange(MAILBOX_EMPTY, std::memory_order_acq_rel) & ~uint32_t{MAILBOX_SLEEPING | MAILBOX_LONG};
   const bool over = regs.rip >= MailboxAddress() && (state == MAILBOX_TAKEN || state == MAILBOX_ANSWERED);
   regs.rax = over ? area.result : number;
-  regs.rip = over ? site->behind : site->start;
+  regs.rip = over ? site->behind : CallOf(*site);
   return true;
 }
 
@@ -218,8 +220,7 @@ bool CallSites::Rewind(user_regs_struct& regs, Area& area) const {
         regs.rip = site->behind;
         break;
       case THUNK_CALL:
-        // The number is in place, and need not be the one that a numbered site loads: back to its `syscall`.
-        regs.rip = site->behind - kSyscallLength;
+        regs.rip = CallOf(*site);
         break;
       default:
         regs.rip = site->start;
@@ -245,7 +246,7 @@ bool CallSites::Rewind(user_regs_struct& regs, Area& area) const {
     return true;
   }
   RestoreNumberAndFlags(regs);
-  regs.rip = site->start;
+  regs.rip = CallOf(*site);
   return true;
 }
 

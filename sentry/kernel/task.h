@@ -250,6 +250,7 @@ class Task : public RefCounted {
 
   void Run();
   Event EnterGuest();
+  bool StepIntoCall();
   // Own carrier: lets the platform answer getpid(2) and its like.
   void PublishIdentity();
   void HandleFault(const FaultEvent& fault);

@@ -69,6 +69,11 @@ void Task::Run() {
       if (exit_requested_) break;
     }
     Event event = EnterGuest();
+    if (std::holds_alternative<InterruptEvent>(event)) [[unlikely]] {
+      rseq::Abort(*this);
+      if (!StepIntoCall()) continue;
+      event = SyscallEvent{};
+    }
     if (std::holds_alternative<SyscallEvent>(event)) {
       last_syscall_.store(regs_.SyscallNumber(), std::memory_order_relaxed);
       syscalls_.fetch_add(1, std::memory_order_relaxed);
@@ -88,8 +93,6 @@ void Task::Run() {
       // The host took the stub away (out of memory) or it broke: what is left of the process cannot run.
       MOAT_LOG(kWarning, "task {}: its stub ended with wait status {:#x}", RootTid(), exit->wait_status);
       RequestGroupExit(rseq::Broken(*this) ? SIGSEGV : SIGKILL);
-    } else {
-      rseq::Abort(*this);
     }
   }
   kernel_.cpu_share().Leave();  // not after Exit: the kernel may be gone
@@ -111,6 +114,20 @@ void Task::PublishIdentity() {
                      .gid = ns.FromKgid(c.gid),
                      .egid = ns.FromKgid(c.egid)},
                     generation);
+}
+
+// An interrupt may meet a call that is on its way here, and take it back. For a signal that would make a wide door of
+// the narrow one between a program's last look and its wait: a call that comes next is made, and the signal interrupts
+// it.
+bool Task::StepIntoCall() {
+  if (!regs_.complete || exit_requested_ || IsKilled() || TraceStop::Traced(*this) || !mm_->IsCall(regs_.gp.rip))
+    return false;
+  user_regs_struct& gp = regs_.gp;
+  gp.orig_rax = static_cast<uint32_t>(gp.rax);
+  gp.rax = static_cast<uint64_t>(-ENOSYS);
+  gp.rip = gp.rcx = gp.rip + kSyscallLength;
+  gp.r11 = gp.eflags;
+  return true;
 }
 
 Event Task::EnterGuest() {

@@ -1,6 +1,7 @@
 // MemoryManager's part in faster calls: it reads the code around a hot `syscall`, asks the platform how to rewrite it,
 // and writes that into private copies of the pages. The file keeps its bytes; a forked child shares the copies.
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <span>
 
@@ -13,6 +14,7 @@ namespace {
 constexpr uint64_t kBefore = 16, kBehind = 320;
 // What is stored in one go within so many aligned bytes is fetched in one go.
 constexpr uint64_t kAtomicBlock = 8;
+constexpr std::array<uint8_t, 2> kSyscall = {0x0f, 0x05};
 
 bool IsConstantCode(const Vma& vma) {
   return !vma.shared() && vma.kind == VmaKind::kPlain && (vma.prot & PROT_EXEC) != 0 && (vma.prot & PROT_READ) != 0 &&
@@ -109,6 +111,16 @@ void MemoryManager::UnpatchCalls(GuestAddr start, GuestAddr end, bool keep_paddi
     (void)StoreCode(p.start, p.original);
     space_->ForgetPatches(p.start, p.start + p.original.size());
   }
+}
+
+bool MemoryManager::IsCall(GuestAddr ip) {
+  {
+    MutexLock mapping(mapping_mu_);
+    VmaSet::iterator it = vmas_.Find(ip);
+    if (it == vmas_.end() || it->second.end - ip < kSyscall.size() || (it->second.prot & PROT_EXEC) == 0) return false;
+  }
+  std::array<uint8_t, kSyscall.size()> bytes;
+  return TracerCopyIn(bytes.data(), ip, bytes.size()) == bytes.size() && bytes == kSyscall;
 }
 
 size_t MemoryManager::TracerCopyIn(void* dst, GuestAddr src, size_t n) {

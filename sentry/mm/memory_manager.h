@@ -184,6 +184,8 @@ class MemoryManager final : public RefCounted, public GuestMemory, public Mappin
   // The `syscall` in front of `behind` has made call `number` often: rewrites the code around it as the platform wants
   // it, in private copies of its pages, if it is code that nobody can write to.
   void PatchCall(GuestAddr behind, uint32_t number, const MmLimits& limits, Context* caller);
+  // Whether the program has a `syscall` instruction at `ip`.
+  bool IsCall(GuestAddr ip);
 
   // --- life ---
   // The child of fork(2): private memory is shared by reference and write-protected on both sides.

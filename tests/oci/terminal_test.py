@@ -365,6 +365,23 @@ class ShellInside(TerminalTest):
         self.leave(terminal)
 
     @on_both
+    def test_interrupts_at_once(self, terminal, prefix):
+        # Between its last look for a signal and its read(2) a shell is deaf: on Linux for a few nanoseconds, so that one
+        # interrupt in some hundred thousand is lost.
+        self.enter(terminal, prefix)
+        lost = 0
+        for _ in range(5000):
+            terminal.type(INTERRUPT)
+            try:
+                terminal.expect("inside> ", limit=2)
+            except AssertionError:
+                lost += 1
+                terminal.type(INTERRUPT)
+                terminal.expect("inside> ")
+        self.assertLessEqual(lost, 1)
+        self.leave(terminal)
+
+    @on_both
     def test_suspend(self, terminal, prefix):
         self.enter(terminal, prefix)
         # Not "suspend": it means its group by -1 when the shell is pid 1, which is everybody else.
