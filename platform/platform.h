@@ -155,6 +155,9 @@ class Platform {
  public:
   virtual ~Platform() = default;
   virtual std::string_view name() const = 0;
+  // Waits for what the platform still prepares beside the caller who made it; an error if it does not work on this
+  // host.
+  virtual Result<void> AwaitReady() { return {}; }
   // From the stub pool: a ready, empty address space.
   virtual Result<RefPtr<AddressSpace>> NewAddressSpace() = 0;
   // For the first task of a container; others come from Context::Clone.

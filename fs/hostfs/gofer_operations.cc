@@ -16,7 +16,7 @@ namespace {
 // be switched between a call and the parsing of its reply: nothing in between suspends.
 std::span<std::byte> LargeBuffer() {
   thread_local std::unique_ptr<std::byte[]> buffer;
-  if (!buffer) buffer = std::make_unique<std::byte[]>(gofer::kMaxPayload);
+  if (!buffer) buffer = std::make_unique_for_overwrite<std::byte[]>(gofer::kMaxPayload);
   return {buffer.get(), gofer::kMaxPayload};
 }
 

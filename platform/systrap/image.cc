@@ -5,6 +5,9 @@
 #include <sys/syscall.h>
 
 #include <cstring>
+#include <initializer_list>
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include "platform/base/log.h"
@@ -70,24 +73,23 @@ std::vector<sock_filter> AgentFilter() {
           Answer(SECCOMP_RET_ALLOW)};
 }
 
-void Append(std::vector<uint8_t>& out, std::initializer_list<uint8_t> opcode, uint32_t immediate) {
-  out.insert(out.end(), opcode);
-  for (int i = 0; i < 4; ++i) out.push_back(static_cast<uint8_t>(immediate >> (8 * i)));
-}
-
 // The thunk of a site: a jump to systrap_call; behind it the real call; behind that the entry for sites whose number
 // must be loaded.
-std::vector<uint8_t> Thunk(uint32_t site) {
+void WriteThunk(uint32_t site, std::byte* to) {
   const uint64_t at = SYSTRAP_THUNKS + uint64_t{site} * THUNK_SIZE;
-  std::vector<uint8_t> out;
-  Append(out, {0xb9}, site * 8);                                          // mov $8*site, %ecx
-  Append(out, {0xe9}, static_cast<uint32_t>(CallAddress() - (at + 10)));  // jmp systrap_call
-  out.insert(out.end(), {0x0f, 0x05});                                    // THUNK_CALL: syscall
-  Append(out, {0xff, 0x24, 0x25}, SYSTRAP_RETURNS + site * 8);            // THUNK_RETURN: jmp *return
-  Append(out, {0xb9}, site * 8);                                          // THUNK_NUMBERED: mov $8*site, %ecx
-  Append(out, {0x8b, 0x81}, SYSTRAP_NUMBERS);                             // mov number(%rcx), %eax
-  out.insert(out.end(), {0xeb, static_cast<uint8_t>(5 - THUNK_SIZE)});    // jmp to the first jump
-  return out;
+  const std::byte* const start = to;
+  auto append = [&](std::initializer_list<uint8_t> opcode, std::optional<uint32_t> immediate = {}) {
+    for (uint8_t byte : opcode) *to++ = std::byte{byte};
+    if (immediate) memcpy(std::exchange(to, to + sizeof *immediate), &*immediate, sizeof *immediate);
+  };
+  append({0xb9}, site * 8);                                          // mov $8*site, %ecx
+  append({0xe9}, static_cast<uint32_t>(CallAddress() - (at + 10)));  // jmp systrap_call
+  append({0x0f, 0x05});                                              // THUNK_CALL: syscall
+  append({0xff, 0x24, 0x25}, SYSTRAP_RETURNS + site * 8);            // THUNK_RETURN: jmp *return
+  append({0xb9}, site * 8);                                          // THUNK_NUMBERED: mov $8*site, %ecx
+  append({0x8b, 0x81}, SYSTRAP_NUMBERS);                             // mov number(%rcx), %eax
+  append({0xeb, static_cast<uint8_t>(5 - THUNK_SIZE)});              // jmp to the first jump
+  MOAT_CHECK(to - start <= THUNK_SIZE);
 }
 
 }  // namespace
@@ -129,11 +131,7 @@ void WriteImage(std::byte* to) {
   }
   MOAT_CHECK(at <= kPage);
   std::byte* thunks = to + (SYSTRAP_THUNKS - SYSTRAP_TEXT);
-  for (uint32_t site = 0; site < SYSTRAP_MAX_SITES; ++site) {
-    const std::vector<uint8_t> thunk = Thunk(site);
-    MOAT_CHECK(thunk.size() <= THUNK_SIZE);
-    memcpy(thunks + site * THUNK_SIZE, thunk.data(), thunk.size());
-  }
+  for (uint32_t site = 0; site < SYSTRAP_MAX_SITES; ++site) WriteThunk(site, thunks + site * THUNK_SIZE);
 }
 
 }  // namespace moat::systrap_platform

@@ -55,12 +55,15 @@ Result<std::unique_ptr<StubPool>> StubPool::Create(const sock_fprog* filter) {
   mailbox.zygote = static_cast<uint64_t>(pool->zygote_pid_);
   StubPool* raw = pool.get();
   pool->thread_ = TRY(HostThread::Start("stub-pool", [raw] { raw->Run(); }));
-  // The first stub proves that all of it works here.
-  ReadyStub first = TRY(pool->Take());
-  MutexLock lock(pool->mu_);
-  pool->in_use_.erase(first.pid);
-  pool->ready_.push_back(std::move(first));
   return pool;
+}
+
+Result<void> StubPool::AwaitFirst() {
+  ReadyStub first = TRY(Take());
+  MutexLock lock(mu_);
+  in_use_.erase(first.pid);
+  ready_.push_back(std::move(first));
+  return {};
 }
 
 StubPool::~StubPool() {

@@ -39,6 +39,8 @@ class StubPool {
   static Result<std::unique_ptr<StubPool>> Create(const sock_fprog* filter);
   ~StubPool();
 
+  // The first stub proves that all of it works here. Errors: as of Take.
+  Result<void> AwaitFirst();
   // Waits for one if none is ready. kEAGAIN: the host makes no more processes; kESRCH: the zygote has died.
   Result<ReadyStub> Take();
   // Takes back a stub that came from Take, with nothing mapped and its thread at Enter. False: there are enough, the

@@ -32,6 +32,7 @@ class SystrapPlatform final : public Platform {
   }
 
   std::string_view name() const override { return "systrap"; }
+  Result<void> AwaitReady() override { return pool_->AwaitFirst(); }
   Result<RefPtr<AddressSpace>> NewAddressSpace() override {
     return RefPtr<AddressSpace>(MakeRef<SystrapAddressSpace>(*pool_, TRY(pool_->Take())));
   }

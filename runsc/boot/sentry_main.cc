@@ -28,6 +28,10 @@
 namespace moat {
 namespace {
 
+absl::Status PlatformFailed(const BootConfig& config, Errno why) {
+  return Failed("start platform {}: {}", config.platform, ErrnoText(why));
+}
+
 absl::StatusOr<std::unique_ptr<Platform>> MakePlatform(const BootConfig& config, int memory_fd) {
   const PlatformInfo* info = FindPlatform(config.platform);
   if (info == nullptr) return Failed("unknown platform {}", config.platform);
@@ -37,7 +41,7 @@ absl::StatusOr<std::unique_ptr<Platform>> MakePlatform(const BootConfig& config,
   options.cpus = config.cpus;
   options.stub_filter = &stub_program;
   Result<std::unique_ptr<Platform>> platform = info->create(options);
-  if (!platform.ok()) return Failed("start platform {}: {}", config.platform, ErrnoText(platform.error()));
+  if (!platform.ok()) return PlatformFailed(config, platform.error());
   return *std::move(platform);
 }
 
@@ -109,6 +113,8 @@ absl::Status Boot(ContainerState& state) {
   state.ipc_ns = MakeRef<IpcNamespace>(owner);
   if (config.process.user.uid != 0) GiveStdioTo(state, config.process.user.uid);
   if (config.process.terminal) RETURN_IF_ERROR(SetUpConsole(state));
+  if (Result<void> ready = state.kernel->platform().AwaitReady(); !ready.ok())
+    return PlatformFailed(config, ready.error());
   return absl::OkStatus();
 }
 

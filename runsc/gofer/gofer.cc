@@ -1,6 +1,7 @@
 #include "runsc/gofer/gofer.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -29,12 +30,12 @@ int Fail(const char* what, int error) {
   return 1;
 }
 
-void PinTo(size_t cpu) {
+void Pin(std::thread& thread, size_t cpu) {
   if (cpu >= CPU_SETSIZE) return;
   cpu_set_t set;
   CPU_ZERO(&set);
   CPU_SET(cpu, &set);
-  sched_setaffinity(0, sizeof set, &set);  // a CPU that we may not use: the thread floats
+  pthread_setaffinity_np(thread.native_handle(), sizeof set, &set);  // a CPU that we may not use: the thread floats
 }
 
 }  // namespace
@@ -58,7 +59,6 @@ int RunGofer(GoferConfig config) {
   std::vector<std::thread> threads;
   for (size_t i = 0; i < count; ++i) {
     threads.emplace_back([&, i] {
-      PinTo(i);
       Result<void> ready = gofer::Server::PrepareThread(config.proc_self_fd.get());
       if (!ready.ok()) error = static_cast<int>(ready.error());
       prepared.count_down();
@@ -69,6 +69,8 @@ int RunGofer(GoferConfig config) {
     });
   }
   prepared.wait();
+  // Not by the threads themselves: to move to a CPU that is busy with the sentry's start takes longer than all of this.
+  for (size_t i = 0; i < count; ++i) Pin(threads[i], i);
   const char* failed = "cannot prepare a thread";
   DropOwnCode();
   if (error == 0 && config.lock_down) {

@@ -160,8 +160,8 @@ Server::Handler Server::HandlerOf(Op op) {
 }
 
 void Server::Serve(int socket) {
-  auto request_payload = std::make_unique<std::byte[]>(kMaxPayload);
-  auto reply_payload = std::make_unique<std::byte[]>(kMaxPayload);
+  auto request_payload = std::make_unique_for_overwrite<std::byte[]>(kMaxPayload);
+  auto reply_payload = std::make_unique_for_overwrite<std::byte[]>(kMaxPayload);
   for (;;) {
     Request request;
     ReceivedFds along;

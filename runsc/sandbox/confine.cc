@@ -93,7 +93,11 @@ ScopedFd OpenProcSelfFd() {
     fsconfig(fs.get(), FSCONFIG_SET_STRING, "subset", "pid", 0);
     if (fsconfig(fs.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) == 0) {
       ScopedFd proc(fsmount(fs.get(), FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC));
-      if (proc.valid()) return ScopedFd(openat(proc.get(), "self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC));
+      if (proc.valid()) {
+        // To close a mount that is attached nowhere takes a grace period of RCU: this one goes with the old root.
+        (void)move_mount(proc.get(), "", AT_FDCWD, "/proc", MOVE_MOUNT_F_EMPTY_PATH);
+        return ScopedFd(openat(proc.get(), "self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC));
+      }
     }
   }
   return ScopedFd(open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC));
@@ -157,8 +161,8 @@ absl::StatusOr<ConfinedChild> StartConfined(const Confinement& confinement, absl
   if (!link.ok()) return Failed("socketpair: {}", ErrnoText(link.error()));
   int pidfd = -1;
   // The plain system call: the process has one thread, and glibc's fork cannot make namespaces.
-  long flags = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET |
-               CLONE_NEWCGROUP | CLONE_PIDFD | SIGCHLD;
+  long flags = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP |
+               CLONE_PIDFD | SIGCHLD | (confinement.keep_network ? 0 : CLONE_NEWNET);
   long pid = syscall(SYS_clone, flags, nullptr, &pidfd, nullptr, 0);
   if (pid < 0) return HostFailed("clone the {} into namespaces of its own", confinement.name);
   if (pid == 0) {

@@ -26,11 +26,13 @@ struct Confinement {
   // Receives a file for the guest's memory, on a tmpfs that gives huge pages where possible.
   ScopedFd* memory = nullptr;
   int descriptors = 0;  // that it is likely to have open at a time
+  // No new network namespace: the caller is in one that is empty.
+  bool keep_network = false;
 };
 
-// Clones the calling (single-threaded) process into new user, mount, pid, ipc, uts, cgroup and net namespaces and runs
-// `main` there, which must not return. `link`: the two ends of the channel on which the child waits until its id
-// maps are written; the parent keeps the first, the child the second.
+// Clones the calling (single-threaded) process into new user, mount, pid, ipc, uts, cgroup and net namespaces (see
+// Confinement::keep_network) and runs `main` there, which must not return. `link`: the two ends of the channel on which
+// the child waits until its id maps are written; the parent keeps the first, the child the second.
 struct ConfinedChild {
   pid_t pid = -1;
   ScopedFd pidfd;
