@@ -68,7 +68,7 @@
 #define AREA_STATE 256
 #define AREA_FLAGS 260
 #define AREA_NUMBER 264
-#define AREA_SITE 268
+#define AREA_SITE 268  // eight times the site's index, or MAILBOX_FRAME
 #define AREA_RESULT 272
 #define AREA_ARGS 280
 
@@ -81,6 +81,9 @@
 #define MAILBOX_SLEEPING 4
 // A flag of MAILBOX_TAKEN, by the sentry: the answer will be long in coming.
 #define MAILBOX_LONG 8
+
+// In place of a site: the handler's, with the arguments of Enter.
+#define MAILBOX_FRAME 0xffffffff
 
 // The call number with which a thread sleeps until its mailbox is answered.
 #define SYSTRAP_SLEEP 0x4d70

@@ -132,6 +132,10 @@ void SystrapContext::Unbind() {
     space_->Break();
     DropThread();
   }
+  if (thread_ != nullptr && !thread_->LeaveMailbox().ok()) {
+    space_->Break();
+    DropThread();
+  }
   space_->GiveThread(DropThread());
   space_.reset();
 }
@@ -245,8 +249,12 @@ Result<void> SystrapContext::Wait() {
   BeforeHostSleep();
   const Nanos since = MonotonicNow();
   TRY(thread_->Wait());
-  const GuestAddr ip = thread_->call().instruction_pointer;
-  if (thread_->HasFrame() || (!desk_.IsOpen() && space_->call_sites().Behind(ip) == ip)) return {};
+  if (thread_->HasFrame()) {
+    if (thread_->info().si_signo != SIGSYS) return {};
+  } else if (const GuestAddr ip = thread_->call().instruction_pointer;
+             !desk_.IsOpen() && space_->call_sites().Behind(ip) == ip) {
+    return {};
+  }
   const Nanos now = MonotonicNow();
   const bool frequent = desk_.NoteCall(now);
   join_next_ = policy_.OnNotified(now - since, frequent, desk_.active());

@@ -19,6 +19,7 @@ constexpr uint64_t kMadeFrame = kSignalStack;
 constexpr uint64_t kMadeState = kSignalStack + 1024;
 static_assert(sizeof(abi::UContext) <= kMadeState - kMadeFrame);
 constexpr uint64_t kUserAddressEnd = uint64_t{1} << 47;
+constexpr int kReturnPatience = 2;  // seconds
 
 }  // namespace
 
@@ -82,7 +83,7 @@ void GuestThread::SetWayBack() {
 
 Result<void> GuestThread::Resume() {
   SetWayBack();
-  return listener_.Answer(SYSTRAP_RESUME);
+  return Return(SYSTRAP_RESUME);
 }
 
 Result<void> GuestThread::CarryOut() {
@@ -107,11 +108,14 @@ bool GuestThread::TakeFromMailbox() {
   } while (
       !area_.state.compare_exchange_weak(state, MAILBOX_TAKEN | (state & MAILBOX_SLEEPING), std::memory_order_acq_rel));
   // Copied once: another thread of the guest may be writing there.
+  const uint32_t site = area_.site;
   mailbox_call_.nr = static_cast<int>(area_.number);
   memcpy(mailbox_call_.args, area_.args, sizeof mailbox_call_.args);
-  mailbox_call_.instruction_pointer = SYSTRAP_THUNKS + (area_.site / 8) % SYSTRAP_MAX_SITES * THUNK_SIZE + THUNK_RETURN;
+  mailbox_call_.instruction_pointer = SYSTRAP_THUNKS + (site / 8) % SYSTRAP_MAX_SITES * THUNK_SIZE + THUNK_RETURN;
   in_mailbox_ = true;
   frame_ = 0;
+  // Without a frame where there should be one, the guest has made it up: a call of some site, as good as any.
+  if (site == MAILBOX_FRAME) (void)ReadFrameOfEnter(mailbox_call_);
   return true;
 }
 
@@ -122,7 +126,8 @@ void GuestThread::LetSleep() {
 
 bool GuestThread::IsSleep() const {
   const seccomp_data& c = listener_.call();
-  return c.nr == SYSTRAP_SLEEP && c.instruction_pointer == SleepAddress();
+  return c.nr == SYSTRAP_SLEEP &&
+         (c.instruction_pointer == SleepAddress() || c.instruction_pointer == FrameSleepAddress());
 }
 
 bool GuestThread::IsEnter() const {
@@ -154,7 +159,7 @@ Result<bool> GuestThread::Receive() {
 }
 
 Result<void> GuestThread::ReadEvent() {
-  if (IsEnter()) return ReadFrameOfEnter();
+  if (IsEnter()) return ReadFrameOfEnter(listener_.call());
   const seccomp_data& c = listener_.call();
   if (c.nr == SYS_mmap && c.instruction_pointer == CopyAddress()) [[unlikely]] {
     in_copy_ = true;
@@ -172,21 +177,31 @@ Result<void> GuestThread::WaitForFrame() {
     TRY(listener_.Answer(0));  // the kick comes now
   }
   in_mailbox_ = false;
-  return IsEnter() ? ReadFrameOfEnter() : kESRCH;
+  return IsEnter() ? ReadFrameOfEnter(listener_.call()) : kESRCH;
 }
 
-Result<void> GuestThread::ReadFrameOfEnter() {
-  const seccomp_data& c = listener_.call();
+Result<void> GuestThread::LeaveMailbox() {
+  if (!in_mailbox_ || !HasFrame()) return {};
+  TRY(Return(SYSTRAP_AGAIN));
+  // Another thread of the guest may have made the frame up, and this one compute.
+  do {
+    if (!listener_.AwaitCall(kReturnPatience)) return kESRCH;
+    TRY(listener_.Receive());
+  } while (IsSleep() && listener_.Answer(0).ok());
+  return IsEnter() ? Result<void>() : kESRCH;
+}
+
+Result<void> GuestThread::ReadFrameOfEnter(const seccomp_data& c) {
   return ReadFrame(static_cast<int>(c.args[0]), c.args[1], c.args[2], c.args[3], c.args[4]);
 }
 
 // From the handler; or from guest code that jumped there, so nothing of it is sure. Stub addresses.
 Result<void> GuestThread::ReadFrame(int signo, uint64_t info, uint64_t frame, uint64_t fs_base, uint64_t gs_base) {
+  abi::UContext uc;
+  if (!ReadArea(info, info_) || !ReadArea(frame, uc)) return kESRCH;
   frame_ = frame;
   fs_base_ = fs_base;
   gs_base_ = gs_base == address_ ? 0 : gs_base;
-  abi::UContext uc;
-  if (!ReadArea(info, info_) || !ReadArea(frame_, uc)) return kESRCH;
   info_.si_signo = signo;
   trapno_ = uc.mcontext.trapno;
   error_code_ = uc.mcontext.err;
@@ -202,6 +217,7 @@ bool GuestThread::IsRseqCall(const RseqArea& area) const {
 }
 
 Result<void> GuestThread::SetRseq(const RseqArea& area) {
+  TRY(LeaveMailbox());
   if (rseq_.address != 0) TRY(CallRseq(rseq_, RSEQ_FLAG_UNREGISTER));
   rseq_ = {};
   if (area.address != 0) TRY(CallRseq(area, 0));

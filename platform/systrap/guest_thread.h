@@ -45,7 +45,7 @@ class GuestThread {
   // stored before it is resumed. The thread is new, or stopped with a frame.
   void MakeFrame(const ExtendedState& state);
 
-  // A result for a thread in a call. kESRCH: the thread is gone.
+  // A result for a thread in a call, Enter included. kESRCH: the thread is gone.
   Result<void> Return(int64_t value);
   // The host carries the thread's call out. In a call of the guest's, its result is the call's; in_copy, the thread
   // then goes on with what is stored in its frame, or comes back if the host could not.
@@ -68,6 +68,10 @@ class GuestThread {
   int listener_fd() const { return listener_.fd(); }
   // For a thread in a mailbox call that has been kicked: waits for its frame. kESRCH as Wait.
   Result<void> WaitForFrame();
+
+  // A thread whose frame came by the mailbox tells of it by notification, so that it can serve whoever comes next.
+  // kESRCH as Wait.
+  Result<void> LeaveMailbox();
 
   // What patched call sites answer.
   void Publish(const CallerIdentity& identity);
@@ -101,7 +105,7 @@ class GuestThread {
   bool IsSleep() const;
   bool IsEnter() const;
   Result<void> ReadEvent();
-  Result<void> ReadFrameOfEnter();
+  Result<void> ReadFrameOfEnter(const seccomp_data& enter);
   Result<void> ReadFrame(int signo, uint64_t info, uint64_t frame, uint64_t fs_base, uint64_t gs_base);
   // What the trampoline needs for the way back to the frame.
   void SetWayBack();

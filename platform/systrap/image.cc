@@ -18,7 +18,7 @@ extern const char systrap_start[], systrap_end[], systrap_zygote[], systrap_hand
 extern const char systrap_enter_ip[], systrap_copy_ip[], systrap_sigreturn_ip[], systrap_wake_ip[];
 extern const char systrap_call[], systrap_call_flags[], systrap_call_restored[], systrap_call_end[];
 extern const char systrap_mailbox_posting[], systrap_mailbox[], systrap_mailbox_answered[], systrap_call_slow[];
-extern const char systrap_sleep_ip[];
+extern const char systrap_sleep_ip[], systrap_frame_sleep_ip[];
 }
 
 namespace moat::systrap_platform {
@@ -103,6 +103,7 @@ uint64_t MailboxPostingAddress() { return Address(systrap_mailbox_posting); }
 uint64_t CallSlowAddress() { return Address(systrap_call_slow); }
 uint64_t MailboxAnsweredAddress() { return Address(systrap_mailbox_answered); }
 uint64_t SleepAddress() { return Address(systrap_sleep_ip); }
+uint64_t FrameSleepAddress() { return Address(systrap_frame_sleep_ip); }
 const uint8_t* TrampolineBytes(uint64_t address) {
   return reinterpret_cast<const uint8_t*>(systrap_start) + (address - SYSTRAP_TEXT);
 }

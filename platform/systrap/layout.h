@@ -112,6 +112,7 @@ uint64_t MailboxAddress();
 uint64_t MailboxAnsweredAddress();
 uint64_t CallSlowAddress();
 uint64_t SleepAddress();
+uint64_t FrameSleepAddress();
 // The trampoline's own bytes at a stub address, for looking at the instruction there.
 const uint8_t* TrampolineBytes(uint64_t address);
 // The handler of every signal that the zygote installs.

@@ -56,10 +56,10 @@ void Listener::Close() {
   if (fd >= 0) close(fd);
 }
 
-short Listener::Poll(short events) const {
+short Listener::Poll(short events, int seconds) const {
   pollfd p = {fd_, events, 0};
-  const timespec now = {};
-  return ppoll(&p, 1, &now, nullptr) > 0 ? p.revents : short{0};
+  const timespec timeout = {seconds, 0};
+  return ppoll(&p, 1, &timeout, nullptr) > 0 ? p.revents : short{0};
 }
 
 Result<void> Listener::Receive() {
@@ -68,7 +68,7 @@ Result<void> Listener::Receive() {
     if (ioctl(fd_, SECCOMP_IOCTL_NOTIF_RECV, &notification_) == 0) return {};
     // Either a kick came between the call and its pick-up, and the call comes again, or no thread has this filter any
     // more.
-    if (errno == ENOENT && (Poll(0) & POLLHUP) != 0) return kESRCH;
+    if (errno == ENOENT && (Poll(0, 0) & POLLHUP) != 0) return kESRCH;
     if (errno != EINTR && errno != ENOENT) return kEINVAL;
   }
 }

@@ -28,7 +28,9 @@ class Listener {
   bool valid() const { return fd_ >= 0; }
 
   // Whether Receive would not wait. A call that is seen may be withdrawn, but only for another that is on its way.
-  bool HasCall() const { return Poll(POLLIN) != 0; }
+  bool HasCall() const { return Poll(POLLIN, 0) != 0; }
+  // Waits so many seconds for that, or for the thread's end.
+  bool AwaitCall(int seconds) const { return Poll(POLLIN, seconds) != 0; }
   // Waits for the thread's next call. kESRCH: the thread is gone.
   Result<void> Receive();
   // Of the last call received, as the host kernel tells: nothing here can be forged.
@@ -46,8 +48,8 @@ class Listener {
  private:
   explicit Listener(int fd) : fd_(fd) {}
   void Close();
-  // What ppoll(2) tells at once of `events`.
-  short Poll(short events) const;
+  // What ppoll(2) tells of `events` within so many seconds.
+  short Poll(short events, int seconds) const;
   Result<void> Send(int64_t value, uint32_t flags);
 
   int fd_ = -1;

@@ -21,6 +21,7 @@
 #define SYS_rseq 334
 
 #define SIGSEGV 11
+#define SIGSYS 31
 #define SEGV_ACCERR 2
 // struct siginfo, struct ucontext: uc_mcontext.err, a bit of it
 #define SIGINFO_CODE 8
@@ -54,7 +55,7 @@ systrap_handler:
 // A store to a page that may be read is nearly always copy-on-write. The handler asks for the mapping that the sentry
 // most likely orders for that: then the host carries out this very call, and the agent is spared.
         cmpl $SIGSEGV, %edi
-        jne systrap_enter
+        jne systrap_post_frame
         cmpl $SEGV_ACCERR, SIGINFO_CODE(%rsi)
         jne systrap_enter
         testb $PAGE_FAULT_WRITE, UCONTEXT_ERROR(%rdx)
@@ -85,6 +86,57 @@ systrap_copy_ip:
         jb systrap_enter_ip             // an answer, as to Enter
         cmpq $-4095, %rax
         jb systrap_resume               // an address: mapped
+        jmp systrap_enter
+
+// A call that comes by way of the handler goes to the mailbox where the sentry looks there, as those of patched sites
+// do: the arguments of Enter in place of the call's. Its answers are Enter's.
+systrap_post_frame:
+        cmpl $SIGSYS, %edi
+        jne systrap_enter
+        cmpl $1, AREA_LISTENING(%r15)
+        jne systrap_enter
+        movl $MAILBOX_FRAME, AREA_SITE(%r15)
+        movq %rdi, AREA_ARGS(%r15)
+        movq %rsi, AREA_ARGS + 8(%r15)
+        movq %rdx, AREA_ARGS + 16(%r15)
+        movq %r10, AREA_ARGS + 24(%r15)
+        movq %r8, AREA_ARGS + 32(%r15)
+        movq %rdx, %rbx                 // rdtsc uses it
+        movl $MAILBOX_CALL, %eax
+        xchgl %eax, AREA_STATE(%r15)
+        cmpl $1, AREA_LISTENING(%r15)
+        je 2f
+        movl $MAILBOX_CALL, %eax
+        xorl %ecx, %ecx
+        lock cmpxchgl %ecx, AREA_STATE(%r15)
+        je systrap_enter
+2:      rdtsc
+        movl %eax, %ecx
+3:      cmpl $MAILBOX_ANSWERED, AREA_STATE(%r15)
+        je 4f
+        cmpl $(MAILBOX_TAKEN + MAILBOX_LONG), AREA_STATE(%r15)
+        je 5f
+        pause
+        rdtsc
+        subl %ecx, %eax
+        cmpl $MAILBOX_PATIENCE, %eax
+        jb 3b
+5:      movl AREA_STATE(%r15), %eax
+        cmpl $MAILBOX_ANSWERED, %eax
+        je 4f
+        movl %eax, %ecx
+        orl $MAILBOX_SLEEPING, %ecx
+        lock cmpxchgl %ecx, AREA_STATE(%r15)
+        jne 2b
+        movl $SYSTRAP_SLEEP, %eax
+        syscall
+        .globl systrap_frame_sleep_ip
+systrap_frame_sleep_ip:
+        jmp 2b
+4:      movq %rbx, %rdx
+        movq AREA_RESULT(%r15), %rax
+        movl $MAILBOX_EMPTY, AREA_STATE(%r15)
+        jmp systrap_enter_ip
 // The sentry is told where the thread's registers are, and changes them there before it answers.
 systrap_enter:
         movl $SYSTRAP_ENTER, %eax

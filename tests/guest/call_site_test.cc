@@ -213,8 +213,14 @@ TEST(CallSite, LiesHurtOnlyTheLiar) {
     std::thread forger([&] {
       for (uint32_t word = 0;; ++word) {
         char* const at = shared;
-        // Natively there is nothing.
-        if (at != nullptr) *reinterpret_cast<volatile uint32_t*>(at + 256) = word % 16;
+        if (at == nullptr) continue;  // natively there is nothing
+        if (word % 64 == 0) {
+          // A signal frame that there is not.
+          *reinterpret_cast<volatile uint64_t*>(at + 288) = reinterpret_cast<uint64_t>(at) + 8192;
+          *reinterpret_cast<volatile uint64_t*>(at + 296) = reinterpret_cast<uint64_t>(at) + 12288;
+          *reinterpret_cast<volatile uint32_t*>(at + 268) = ~0u;
+        }
+        *reinterpret_cast<volatile uint32_t*>(at + 256) = word % 16;
       }
     });
     const Code site(Padded(Call(SYS_sched_yield)));
