@@ -15,7 +15,10 @@ Result<size_t> HostRegularFile::Read(const VfsContext& ctx, IoDest& dst) {
   // As File::Read, but for where the size comes from: fresh attributes would cost a round trip after each write.
   int64_t want = static_cast<int64_t>(dst.remaining());
   if (inode_->host_fs().exclusive()) {
-    int64_t left = static_cast<int64_t>(TRY(inode_->Size())) - offset();
+    const auto size = static_cast<int64_t>(TRY(inode_->Size()));
+    const int64_t left = size - offset();
+    // Every copy of a file ends with such a read. Files without a size (a bind mount of proc's) may have contents.
+    if (left <= 0 && size > 0) return size_t{0};
     want = std::min(want, std::max<int64_t>(left, 0));
   }
   int64_t from;

@@ -36,11 +36,9 @@ Result<void> Send(int socket, std::span<const iovec> parts, const int* fds, size
 
 }  // namespace
 
-Result<void> SendPacket(int socket, std::span<const iovec> parts, std::span<const ScopedFd> fds) {
+Result<void> SendPacket(int socket, std::span<const iovec> parts, std::span<const int> fds) {
   if (fds.size() > kMaxLookUp) return kEINVAL;
-  int numbers[kMaxLookUp];
-  for (size_t i = 0; i < fds.size(); ++i) numbers[i] = fds[i].get();
-  return Send(socket, parts, numbers, fds.size());
+  return Send(socket, parts, fds.data(), fds.size());
 }
 
 Result<void> SendPacket(int socket, std::span<const iovec> parts, int fd) {

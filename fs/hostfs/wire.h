@@ -16,7 +16,7 @@ namespace moat::gofer {
 
 // Sends one packet of `parts`; `fds`, at most kMaxLookUp, travel along. Blocks while the socket is full.
 // kEPIPE and the like when the peer is gone; never raises SIGPIPE.
-Result<void> SendPacket(int socket, std::span<const iovec> parts, std::span<const ScopedFd> fds);
+Result<void> SendPacket(int socket, std::span<const iovec> parts, std::span<const int> fds);
 // The same with one descriptor that somebody else owns, or -1.
 Result<void> SendPacket(int socket, std::span<const iovec> parts, int fd);
 

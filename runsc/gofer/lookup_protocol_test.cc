@@ -170,7 +170,9 @@ class WireTest : public testing::Test {
   }
   void Send() {
     iovec out = {const_cast<char*>("x"), 1};
-    ASSERT_TRUE(gofer::SendPacket(a_.get(), std::span(&out, 1), fds_).ok());
+    std::vector<int> numbers;
+    for (const ScopedFd& fd : fds_) numbers.push_back(fd.get());
+    ASSERT_TRUE(gofer::SendPacket(a_.get(), std::span(&out, 1), numbers).ok());
   }
   Result<size_t> Receive(size_t max, gofer::ReceivedFds& received) {
     char byte;

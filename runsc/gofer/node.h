@@ -1,4 +1,5 @@
-// Node: one host object that the sentry holds a handle to, as an O_PATH descriptor. NodeTable: handle -> node.
+// Node: one host object that the sentry holds a handle to, as an O_PATH descriptor or an open one. NodeTable: handle ->
+// node.
 // Handles carry a generation, so that a stale one finds nothing rather than another object. Thread-safe.
 #ifndef MOAT_RUNSC_GOFER_NODE_H_
 #define MOAT_RUNSC_GOFER_NODE_H_
@@ -21,18 +22,18 @@ class Node final : public RefCounted {
   // kSealed: the top of a file system through which the host's kernel talks (proc, sysfs, ...), met below a mount
   // root. It is there, so that the guest can mount its own on it, but nothing in it is.
   enum class Kind { kObject, kSealed, kStdio };
-  // `listable`: `fd` is no O_PATH descriptor, but a directory's that can be listed.
-  Node(ScopedFd fd, const Attr& attr, bool read_only, Kind kind = Kind::kObject, bool listable = false)
+  // `open`: `fd` is no O_PATH descriptor, but a directory's that can be listed, or a regular file's that can be read.
+  Node(ScopedFd fd, const Attr& attr, bool read_only, Kind kind = Kind::kObject, bool open = false)
       : fd_(std::move(fd)),
         type_(attr.mode & S_IFMT),
         device_(uint64_t{attr.dev_major} << 32 | attr.dev_minor),
         read_only_(read_only),
         kind_(kind),
-        listable_(listable) {}
+        open_(open) {}
 
   Kind kind() const { return kind_; }
-  int fd() const { return fd_.get(); }  // O_PATH, but for stdio and what is listable
-  bool listable() const { return listable_; }
+  int fd() const { return fd_.get(); }  // O_PATH, but for stdio and what is open
+  bool is_open() const { return open_; }
   uint32_t type() const { return type_; }
   bool read_only() const { return read_only_; }
   bool is_dir() const { return type_ == S_IFDIR; }
@@ -49,7 +50,7 @@ class Node final : public RefCounted {
   const uint64_t device_;
   const bool read_only_;
   const Kind kind_;
-  const bool listable_;
+  const bool open_;
 };
 
 // The name of a descriptor in /proc/self/fd, which is the working directory of every worker thread: a path that

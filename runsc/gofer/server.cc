@@ -26,6 +26,16 @@ int64_t ToNanos(const statx_timestamp& t) {
   return nanos;
 }
 
+Result<ScopedFd> Openat2(int dir, const char* name, uint64_t flags, uint32_t mode) {
+  open_how how = {};
+  how.flags = flags | O_CLOEXEC;
+  how.mode = mode;
+  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS;
+  const long fd = syscall(SYS_openat2, dir, name, &how, sizeof how);
+  if (fd < 0) return HostErrno();
+  return ScopedFd(static_cast<int>(fd));
+}
+
 }  // namespace
 
 Result<std::string> CheckedName(std::string_view name) {
@@ -36,16 +46,15 @@ Result<std::string> CheckedName(std::string_view name) {
 }
 
 Result<ScopedFd> OpenBeneath(int dir, const char* name, uint64_t flags, uint32_t mode) {
-  open_how how = {};
-  how.flags = flags | O_CLOEXEC;
-  how.mode = mode;
-  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS;
   for (;;) {
-    long fd = syscall(SYS_openat2, dir, name, &how, sizeof how);
-    if (fd >= 0) return ScopedFd(static_cast<int>(fd));
+    Result<ScopedFd> fd = Openat2(dir, name, flags, mode);
     // EAGAIN: a rename elsewhere raced with the beneath check (openat2(2)).
-    if (errno != EINTR && errno != EAGAIN) return HostErrno();
+    if (fd.ok() || (fd.error() != kEINTR && fd.error() != kEAGAIN)) return fd;
   }
+}
+
+Result<ScopedFd> OpenBeneathAtOnce(int dir, const char* name, uint64_t flags) {
+  return Openat2(dir, name, flags | O_NONBLOCK, 0);
 }
 
 Result<ScopedFd> Reopen(const Node& node, int flags) {

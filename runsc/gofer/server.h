@@ -28,7 +28,19 @@ struct Outgoing {
   Reply reply = {};
   std::span<std::byte> payload;
   size_t payload_size = 0;
-  std::vector<ScopedFd> fds;
+
+  // What travels along, in this order: a descriptor of its own, or that of a node.
+  void Give(ScopedFd fd) {
+    fds.push_back(fd.get());
+    given.push_back(std::move(fd));
+  }
+  void Lend(RefPtr<Node> node) {
+    fds.push_back(node->fd());
+    lent.push_back(std::move(node));
+  }
+  std::vector<int> fds;
+  std::vector<ScopedFd> given;
+  std::vector<RefPtr<Node>> lent;
 };
 
 class Server {
@@ -85,9 +97,11 @@ class Server {
   Result<RefPtr<Node>> WritableNode(Handle handle) const;
   Result<RefPtr<Node>> WritableDirectory(Handle handle) const;
   Result<RefPtr<Node>> StdioOf(Handle handle) const;
-  // Opens `name` of `dir` as O_PATH, makes a node and puts handle and attributes into `step`. With `to_list`, a
-  // directory is opened for its listing at once, if it can be.
-  Result<RefPtr<Node>> LookUp(const Node& dir, const char* name, WalkStep& step, bool to_list = false);
+  // Opens `name` of `dir` as O_PATH, makes a node and puts handle and attributes into `step`. Directories can be opened
+  // for their listing at once, regular files for reading; what is none or cannot be is looked at only.
+  enum class Opening { kPath, kListing, kContent };
+  Result<RefPtr<Node>> LookUp(const Node& dir, const char* name, WalkStep& step, Opening opening = Opening::kPath);
+  Result<ScopedFd> OpenRegular(const Node& dir, const char* name);
   // Puts the listing of `dir` at `to`, and what it is into `found`, unless it is long.
   void ListShort(const Node& dir, Found& found, std::span<std::byte> to);
   class NamesCheck;  // whether a listing tells all
@@ -98,12 +112,17 @@ class Server {
   const std::vector<GoferMount>& mounts_;
   NodeTable nodes_;
   Devices devices_;
+  // Held while a name that was a regular file's is opened, so that nobody can put a FIFO or a device there through the
+  // gofer; for writing by whatever gives an object that there is another name.
+  SharedMutex moves_mu_{LockRank::kGofer};
 };
 
 // A name that may be used in a directory: 1..255 bytes, no '/', no NUL, not "." or "..". Zero-terminated.
 Result<std::string> CheckedName(std::string_view name);
 // One component beneath `dir`, never through a symlink, a magic link or upwards.
 Result<ScopedFd> OpenBeneath(int dir, const char* name, uint64_t flags, uint32_t mode);
+// The same with O_NONBLOCK, which kEAGAIN may come of.
+Result<ScopedFd> OpenBeneathAtOnce(int dir, const char* name, uint64_t flags);
 // Opens the object of an O_PATH descriptor anew. For regular files and directories only: nothing else is opened.
 Result<ScopedFd> Reopen(const Node& node, int flags);
 Result<void> ReadAttr(int fd, Attr& attr);

@@ -59,7 +59,7 @@ Result<void> Server::Open(const Incoming& in, Outgoing& out) {
   // opening a FIFO, a socket or a device reaches somebody else.
   if (node->is_dir()) return kEISDIR;
   if (node->type() != S_IFREG) return kENXIO;
-  out.fds.push_back(TRY(Reopen(*node, static_cast<int>(flags))));
+  out.Give(TRY(Reopen(*node, static_cast<int>(flags))));
   return ReadAttr(node->fd(), out.reply.attr);
 }
 

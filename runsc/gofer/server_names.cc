@@ -48,7 +48,7 @@ Result<void> Server::AdoptFile(const Node& dir, ScopedFd file, const Request& re
   int path_fd = openat(AT_FDCWD, FdName(file.get()).c_str(), O_PATH | O_CLOEXEC);
   if (path_fd < 0) return HostErrno();
   TRY(Adopt(dir, ScopedFd(path_fd), request, out));
-  out.fds.push_back(std::move(file));
+  out.Give(std::move(file));
   return {};
 }
 
@@ -83,6 +83,7 @@ Result<void> Server::Mknod(const Incoming& in, Outgoing& out) {
   uint32_t type = in.request.mode & S_IFMT;
   // Device nodes are never made on the host: the sandbox's devices are not the host's.
   if (type != S_IFIFO && type != S_IFSOCK) return kEPERM;
+  WriterLock lock(moves_mu_);
   if (mknodat(dir->fd(), name.c_str(), type | (in.request.mode & 0777), 0) != 0) return HostErrno();
   Result<ScopedFd> fd = OpenBeneath(dir->fd(), name.c_str(), O_PATH | O_NOFOLLOW, 0);
   Result<void> adopted = fd.ok() ? Adopt(*dir, std::move(fd).value(), in.request, out) : Result<void>(fd.error());
@@ -106,6 +107,7 @@ Result<void> Server::Link(const Incoming& in, Outgoing& out) {
   RefPtr<Node> target = TRY(WritableNode(in.request.handle2));
   std::string name = TRY(CheckedName(in.name));
   if (target->is_dir()) return kEPERM;
+  WriterLock lock(moves_mu_);
   // Through /proc/self/fd: AT_EMPTY_PATH would need CAP_DAC_READ_SEARCH.
   if (linkat(AT_FDCWD, FdName(target->fd()).c_str(), dir->fd(), name.c_str(), AT_SYMLINK_FOLLOW) != 0) {
     return HostErrno();
@@ -131,6 +133,7 @@ Result<void> Server::Rename(const Incoming& in, Outgoing&) {
   std::string old_name = TRY(CheckedName(in.name));
   std::string new_name = TRY(CheckedName(in.data));
   if ((in.request.flags & ~uint32_t{RENAME_NOREPLACE | RENAME_EXCHANGE}) != 0) return kEINVAL;
+  WriterLock lock(moves_mu_);
   // Directly: the C library calls renameat when there are no flags, which the filter does not know.
   if (syscall(SYS_renameat2, from->fd(), old_name.c_str(), to->fd(), new_name.c_str(), in.request.flags) != 0) {
     return HostErrno();

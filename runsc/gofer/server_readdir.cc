@@ -117,12 +117,12 @@ void Server::ListShort(const Node& dir, Found& found, std::span<std::byte> to) {
   // A directory of that size has more names than fit, or had them once.
   if (dir.kind() == Node::Kind::kSealed || found.attr.size > 4 * kMaxListed) return;
   Result<ScopedFd> opened = kEBADF;
-  if (!dir.listable()) {
+  if (!dir.is_open()) {
     // Nobody has asked for this listing: no trace of it.
     opened = OpenBeneath(dir.fd(), ".", O_RDONLY | O_DIRECTORY | O_NOATIME, 0);
     if (!opened.ok()) return;
   }
-  const int stream = dir.listable() ? dir.fd() : opened->get();
+  const int stream = dir.is_open() ? dir.fd() : opened->get();
   NamesCheck names(*this, dir, stream);
   alignas(8) char buffer[kMaxListed];
   size_t size = 0;
