@@ -83,8 +83,10 @@ Result<void> Server::Mknod(const Incoming& in, Outgoing& out) {
   uint32_t type = in.request.mode & S_IFMT;
   // Device nodes are never made on the host: the sandbox's devices are not the host's.
   if (type != S_IFIFO && type != S_IFSOCK) return kEPERM;
-  WriterLock lock(moves_mu_);
-  if (mknodat(dir->fd(), name.c_str(), type | (in.request.mode & 0777), 0) != 0) return HostErrno();
+  {
+    WriterLock lock(moves_mu_);
+    if (mknodat(dir->fd(), name.c_str(), type | (in.request.mode & 0777), 0) != 0) return HostErrno();
+  }
   Result<ScopedFd> fd = OpenBeneath(dir->fd(), name.c_str(), O_PATH | O_NOFOLLOW, 0);
   Result<void> adopted = fd.ok() ? Adopt(*dir, std::move(fd).value(), in.request, out) : Result<void>(fd.error());
   if (!adopted.ok()) unlinkat(dir->fd(), name.c_str(), 0);
