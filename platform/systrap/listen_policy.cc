@@ -8,6 +8,7 @@ bool ListenPolicy::OnNotified(Nanos gap, bool frequent, int members) {
     pause_ -= crowd ? kCallsInCrowd : 1;
     return false;
   }
+  if (open) near_ = std::max(near_, -kCallsWhereOpen);
   near_ = gap <= kNear ? near_ + 1 : std::min(near_, 0);
   return near_ >= (open ? 1 : kJoin) && (open || frequent || paid_);
 }

@@ -51,6 +51,8 @@ class ListenPolicy {
   static constexpr int kCrowd = 2;           // members
   static constexpr int kCallsAfterPark = 12;
   static constexpr int kCallsAtFirst = 8;  // of a child that may be about to end
+  // In place of both: who reads the pipe that a member fills takes the members' CPU, and less of it at the desk.
+  static constexpr int kCallsWhereOpen = 1;
   // In calls that came by the mailbox, which each saved some 5 us.
   static constexpr int kCredit = 16, kMaxCredit = 64, kNoticeCost = 2, kWakeUpCost = 12, kLongCallCost = 8;
   static constexpr uint32_t kWorth = 12;                   // calls that make a membership pay

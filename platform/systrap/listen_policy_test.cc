@@ -20,14 +20,16 @@ TEST(ListenPolicy, JoinsWhenCallsAreFrequentOrTheDeskIsOpen) {
   ListenPolicy frequent;
   EXPECT_EQ(CallsUntilJoin(frequent, true, 0), 12);
   ListenPolicy open;
-  EXPECT_EQ(CallsUntilJoin(open, false, 1), 9);
+  EXPECT_EQ(CallsUntilJoin(open, false, 1), 2);
   EXPECT_FALSE(open.OnNotified(kLong, false, 1));
   EXPECT_TRUE(open.OnNotified(kShort, false, 1));
 }
 TEST(ListenPolicy, WhoWaitsForOthersJoinsLater) {
   ListenPolicy policy;
   policy.OnPark();
-  EXPECT_EQ(CallsUntilJoin(policy, true, 1), 13);
+  EXPECT_EQ(CallsUntilJoin(policy, true, 0), 16);
+  policy.OnPark();
+  EXPECT_EQ(CallsUntilJoin(policy, true, 1), 2);
 }
 TEST(ListenPolicy, ComesBackAtOnceAfterATimeThatPaid) {
   ListenPolicy policy;

@@ -21,8 +21,9 @@ constexpr Nanos kSilence = 60'000, kWakeSilence = 250'000;
 constexpr Nanos kSilenceForEach = 20'000;  // that sits there: the longer it takes until all have been there again
 constexpr Nanos kLonging = 50'000;     // all members' calls are under way, elsewhere or in sleep: then the desk sleeps
 constexpr Nanos kPreempted = 200'000;  // between two looks: the CPU was not ours alone
-constexpr Nanos kProbe = 20'000;       // how long a silent thread may have waited in a notification
-constexpr size_t kMaxProbed = 64;
+constexpr Nanos kProbe = 10'000;       // between two looks at whether silent threads wait in a notification
+// In one look, in turn: the host takes 0.1 us for each, and those who call wait.
+constexpr size_t kMaxProbed = 8;
 // Calls by notification every so often, on each CPU that has a guest: most of it is the switch itself.
 constexpr uint32_t kWindow = 32;
 constexpr Nanos kFrequent = 12'000;
@@ -109,7 +110,7 @@ MailboxDesk::Came MailboxDesk::Wait(Seat& seat) {
 bool MailboxDesk::SitDown(void* arg) {
   Seat& seat = *static_cast<Seat*>(arg);
   MailboxDesk& desk = *seat.desk;
-  seat.probed = 0;
+  seat.silent = false;
   if (desk.carrier_.IsCurrent()) {
     desk.seats_.push_back(&seat);
     return true;
@@ -204,13 +205,15 @@ bool MailboxDesk::TakeCalls() {
 }
 
 bool MailboxDesk::TakeNotices(Nanos now) {
+  if (now - last_probe_ < kProbe) return false;
+  last_probe_ = now;
   pollfd fds[kMaxProbed];
   Seat* asked[kMaxProbed];
   size_t n = 0;
-  for (Seat* seat : seats_) {
-    if (seat->probed == 0) seat->probed = now;
-    if (now - seat->probed < kProbe || n == kMaxProbed) continue;
-    seat->probed = now;
+  for (size_t looked = 0; looked < seats_.size() && n < kMaxProbed; ++looked) {
+    Seat* seat = seats_[next_probed_++ % seats_.size()];
+    // Who has just sat down has all but called.
+    if (!std::exchange(seat->silent, true)) continue;
     asked[n] = seat;
     fds[n++] = {seat->thread->listener_fd(), POLLIN, 0};
   }

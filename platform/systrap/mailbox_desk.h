@@ -51,7 +51,7 @@ class MailboxDesk final : private OwnCarrier::Loop {
     uint64_t served_at = 0;  // by the time stamp counter; 0: nobody had to wait
     MailboxDesk* desk = nullptr;
     Fiber* fiber = nullptr;
-    Nanos probed = 0;  // 0: the desk has not looked at the clock yet
+    bool silent = false;  // when the desk last looked for silent ones
     Came came = Came::kNothing;
   };
 
@@ -117,8 +117,9 @@ class MailboxDesk final : private OwnCarrier::Loop {
   std::atomic<bool> frequent_{false};
   // The desk's own.
   std::vector<Seat*> seats_;
-  Nanos last_look_ = 0, last_call_ = 0;
-  OwnCarrier carrier_;  // the last member: ends before the others
+  Nanos last_look_ = 0, last_call_ = 0, last_probe_ = 0;
+  size_t next_probed_ = 0;  // a place in seats_, or beyond
+  OwnCarrier carrier_;      // the last member: ends before the others
 };
 
 }  // namespace moat::systrap_platform
