@@ -14,6 +14,7 @@
 namespace moat::systrap_platform {
 namespace {
 
+constexpr uint32_t kLooksAtAll = 8;
 constexpr int kLooks = 32;         // between two looks at the clock
 constexpr int kLonelyLooks = 256;  // of a fiber that nobody else waits beside
 // Without a call from anyone the desk closes; later where a thread is being woken, whose CPU may sleep too.
@@ -160,8 +161,7 @@ bool MailboxDesk::Sleep() {
 
 void MailboxDesk::Wake(size_t i, Came came) {
   Seat& seat = *seats_[i];
-  seats_[i] = seats_.back();
-  seats_.pop_back();
+  seats_.erase(seats_.begin() + static_cast<ptrdiff_t>(i));  // in order: see TakeCalls
   seat.came = came;
   const bool stays = came == Came::kCall || came == Came::kNotice;
   seat.served_at = stays ? __rdtsc() : 0;
@@ -191,9 +191,12 @@ void MailboxDesk::OnLongSleep(bool begins) {
 }
 
 bool MailboxDesk::TakeCalls() {
+  // Whose call was answered last has a CPU, and calls next.
+  const size_t likely = std::min(seats_.size(), static_cast<size_t>(cpus_));
   for (int look = 0; look < kLooks; ++look) {
     bool any = false;
-    for (size_t i = seats_.size(); i-- > 0;) {
+    const bool at_all = looks_++ % kLooksAtAll == 0;
+    for (size_t i = seats_.size(), end = at_all ? 0 : i - likely; i-- > end;) {
       if (!seats_[i]->thread->TakeFromMailbox()) continue;
       Wake(i, Came::kCall);
       any = true;

@@ -118,6 +118,7 @@ class MailboxDesk final : private OwnCarrier::Loop {
   // The desk's own.
   std::vector<Seat*> seats_;
   Nanos last_look_ = 0, last_call_ = 0, last_probe_ = 0;
+  uint32_t looks_ = 0;
   size_t next_probed_ = 0;  // a place in seats_, or beyond
   OwnCarrier carrier_;      // the last member: ends before the others
 };
