@@ -1,5 +1,6 @@
 // Threads as the kernel sees them: ids, thread-local storage, signals to threads, shared resources.
 #include <asm/prctl.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
 #include <semaphore.h>
@@ -14,6 +15,7 @@
 #include <mutex>
 #include <set>
 #include <thread>
+#include <vector>
 
 #include "tests/guest/support/child.h"
 #include "tests/guest/support/mapping.h"
@@ -243,6 +245,31 @@ TEST(Thread, ExecFromAThreadKeepsThePid) {
   EXPECT_EQ(WEXITSTATUS(WaitStatus(child)), 0);
 }
 MOAT_ROLE(print_ids) { return getpid() == gettid() && List("/proc/self/task").size() == 1 ? 0 : 1; }
+// Nobody is forgotten among many who call all the time, nor who has something else to be done for it in between.
+TEST(Thread, ManyCallersAllGetOn) {
+  constexpr int kThreads = 64, kCalls = 200, kMaps = 5;
+  std::atomic<int> through{0};
+  std::atomic<bool> stop{false};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&, maps = t % 16 == 0] {
+      const ScopedFd zero(open("/dev/zero", O_RDONLY));
+      char byte;
+      for (int i = 0; !stop; ++i) {
+        if (maps) {
+          const Mapping page(kPage);
+          *page.data() = 1;
+        } else {
+          EXPECT_EQ(read(zero.get(), &byte, 1), 1);
+        }
+        if (i == (maps ? kMaps : kCalls)) ++through;
+      }
+    });
+  }
+  EXPECT_TRUE(Eventually([&] { return through == kThreads; }, 60)) << through;
+  stop = true;
+  for (std::thread& t : threads) t.join();
+}
 
 }  // namespace
 }  // namespace moat::guest
