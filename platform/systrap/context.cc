@@ -128,13 +128,12 @@ void SystrapContext::Unbind() {
     unused.complete = false;
     (void)Complete(unused);
   }
-  if (thread_ != nullptr && thread_->HasFrame() && thread_->rseq().address != 0 && !thread_->SetRseq({}).ok()) {
-    space_->Break();
-    DropThread();
-  }
-  if (thread_ != nullptr && !thread_->LeaveMailbox().ok()) {
-    space_->Break();
-    DropThread();
+  if (thread_ != nullptr && thread_->HasFrame()) {
+    const bool registered = thread_->rseq().address != 0;
+    if (!(registered ? thread_->SetRseq({}) : thread_->LeaveMailbox()).ok()) {
+      space_->Break();
+      DropThread();
+    }
   }
   space_->GiveThread(DropThread());
   space_.reset();

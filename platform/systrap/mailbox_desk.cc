@@ -14,9 +14,9 @@
 namespace moat::systrap_platform {
 namespace {
 
-constexpr uint32_t kLooksAtAll = 8;
-constexpr int kLooks = 32;         // between two looks at the clock
-constexpr int kLonelyLooks = 256;  // of a fiber that nobody else waits beside
+constexpr int kLooks = 32;           // between two looks at the clock
+constexpr uint32_t kLooksAtAll = 8;  // every so often at all seats: 64 are 64 lines of few sets of the cache
+constexpr int kLonelyLooks = 256;    // of a fiber that nobody else waits beside
 // Without a call from anyone the desk closes; later where a thread is being woken, whose CPU may sleep too.
 constexpr Nanos kSilence = 60'000, kWakeSilence = 250'000;
 constexpr Nanos kSilenceForEach = 20'000;  // that sits there: the longer it takes until all have been there again
