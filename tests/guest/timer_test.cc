@@ -95,9 +95,11 @@ TEST(ClockDetail, BusyThreadsShareTheCpus) {
     clock_gettime(clock, &t);
     return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_nsec) / 1e9;
   };
+  // The time that is measured begins before what is compared with it, and ends after it, however busy the machine is.
   rusage before, after;
+  const double start = now(CLOCK_MONOTONIC);
   ASSERT_OK(getrusage(RUSAGE_SELF, &before));
-  const double start = now(CLOCK_MONOTONIC), cpu_start = now(CLOCK_PROCESS_CPUTIME_ID);
+  const double cpu_start = now(CLOCK_PROCESS_CPUTIME_ID);
   std::vector<double> used(4 * cpus);
   std::vector<std::thread> threads;
   for (double& mine : used) {
@@ -108,10 +110,13 @@ TEST(ClockDetail, BusyThreadsShareTheCpus) {
     });
   }
   for (std::thread& t : threads) t.join();
-  const double most = (now(CLOCK_MONOTONIC) - start) * cpus * 1.1;
-  EXPECT_LT(now(CLOCK_PROCESS_CPUTIME_ID) - cpu_start, most);
-  EXPECT_LT(std::accumulate(used.begin(), used.end(), 0.0), most);
+  const double cpu = now(CLOCK_PROCESS_CPUTIME_ID) - cpu_start;
   ASSERT_OK(getrusage(RUSAGE_SELF, &after));
+  // Four times as many threads as CPUs: without sharing it would be four times the time. How exactly it is shared out
+  // depends on how busy the machine is with others.
+  const double most = (now(CLOCK_MONOTONIC) - start) * cpus * 1.5;
+  EXPECT_LT(cpu, most);
+  EXPECT_LT(std::accumulate(used.begin(), used.end(), 0.0), most);
   auto seconds = [](const timeval& t) { return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) / 1e6; };
   EXPECT_LT(seconds(after.ru_utime) - seconds(before.ru_utime), most);
 }
