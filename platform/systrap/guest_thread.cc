@@ -171,24 +171,24 @@ Result<void> GuestThread::ReadEvent() {
 
 Result<void> GuestThread::WaitForFrame() {
   if (std::exchange(sleeping_, false)) TRY(listener_.Answer(0));
-  for (;;) {
-    TRY(listener_.Receive());
-    if (!IsSleep()) break;
-    TRY(listener_.Answer(0));  // the kick comes now
-  }
   in_mailbox_ = false;
-  return IsEnter() ? ReadFrameOfEnter(listener_.call()) : kESRCH;
+  TRY(ReceiveEnter());  // a thread that sleeps is kicked when it wakes
+  return ReadFrameOfEnter(listener_.call());
+}
+
+Result<void> GuestThread::ReceiveEnter(int patience) {
+  do {
+    if (patience != 0 && !listener_.AwaitCall(patience)) return kESRCH;
+    TRY(listener_.Receive());
+  } while (IsSleep() && listener_.Answer(0).ok());
+  return IsEnter() ? Result<void>() : kESRCH;
 }
 
 Result<void> GuestThread::LeaveMailbox() {
   if (!in_mailbox_ || !HasFrame()) return {};
   TRY(Return(SYSTRAP_AGAIN));
   // Another thread of the guest may have made the frame up, and this one compute.
-  do {
-    if (!listener_.AwaitCall(kReturnPatience)) return kESRCH;
-    TRY(listener_.Receive());
-  } while (IsSleep() && listener_.Answer(0).ok());
-  return IsEnter() ? Result<void>() : kESRCH;
+  return ReceiveEnter(kReturnPatience);
 }
 
 Result<void> GuestThread::ReadFrameOfEnter(const seccomp_data& c) {

@@ -104,6 +104,9 @@ class GuestThread {
  private:
   bool IsSleep() const;
   bool IsEnter() const;
+  // The thread's Enter, past its falling asleep over the mailbox. kESRCH: it is gone, makes another call, or none
+  // within `patience` seconds (0: as long as it takes).
+  Result<void> ReceiveEnter(int patience = 0);
   Result<void> ReadEvent();
   Result<void> ReadFrameOfEnter(const seccomp_data& enter);
   Result<void> ReadFrame(int signo, uint64_t info, uint64_t frame, uint64_t fs_base, uint64_t gs_base);

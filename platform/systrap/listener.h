@@ -28,7 +28,7 @@ class Listener {
   bool valid() const { return fd_ >= 0; }
 
   // Whether Receive would not wait. A call that is seen may be withdrawn, but only for another that is on its way.
-  bool HasCall() const { return Poll(POLLIN, 0) != 0; }
+  bool HasCall() const { return AwaitCall(0); }
   // Waits so many seconds for that, or for the thread's end.
   bool AwaitCall(int seconds) const { return Poll(POLLIN, seconds) != 0; }
   // Waits for the thread's next call. kESRCH: the thread is gone.

@@ -42,6 +42,35 @@
         .globl systrap_start
 systrap_start:
 
+// Waits until the call in the mailbox with the state word `state` is answered: looks there for a while, then sleeps in
+// the call before `sleep_ip`. Uses rax, rcx, rdx and what `syscall` does.
+        .macro AWAIT_ANSWER state, sleep_ip
+2:      rdtsc
+        movl %eax, %ecx
+3:      cmpl $MAILBOX_ANSWERED, \state
+        je 4f
+        cmpl $(MAILBOX_TAKEN + MAILBOX_LONG), \state
+        je 5f
+        pause
+        rdtsc
+        subl %ecx, %eax
+        cmpl $MAILBOX_PATIENCE, %eax
+        jb 3b
+5:      movl \state, %eax
+        cmpl $MAILBOX_ANSWERED, %eax
+        je 4f
+        movl %eax, %ecx
+        orl $MAILBOX_SLEEPING, %ecx
+        lock cmpxchgl %ecx, \state
+        jne 2b
+        movl $SYSTRAP_SLEEP, %eax
+        syscall
+        .globl \sleep_ip
+\sleep_ip:
+        jmp 2b
+4:
+        .endm
+
 // --- guest threads -----------------------------------------------------------------------------------------------
 
 // Handler of every signal that may hit guest code: faults, SIGSYS, the sentry's kick. On the alternate stack, which
@@ -110,30 +139,8 @@ systrap_post_frame:
         xorl %ecx, %ecx
         lock cmpxchgl %ecx, AREA_STATE(%r15)
         je systrap_enter
-2:      rdtsc
-        movl %eax, %ecx
-3:      cmpl $MAILBOX_ANSWERED, AREA_STATE(%r15)
-        je 4f
-        cmpl $(MAILBOX_TAKEN + MAILBOX_LONG), AREA_STATE(%r15)
-        je 5f
-        pause
-        rdtsc
-        subl %ecx, %eax
-        cmpl $MAILBOX_PATIENCE, %eax
-        jb 3b
-5:      movl AREA_STATE(%r15), %eax
-        cmpl $MAILBOX_ANSWERED, %eax
-        je 4f
-        movl %eax, %ecx
-        orl $MAILBOX_SLEEPING, %ecx
-        lock cmpxchgl %ecx, AREA_STATE(%r15)
-        jne 2b
-        movl $SYSTRAP_SLEEP, %eax
-        syscall
-        .globl systrap_frame_sleep_ip
-systrap_frame_sleep_ip:
-        jmp 2b
-4:      movq %rbx, %rdx
+2:      AWAIT_ANSWER AREA_STATE(%r15), systrap_frame_sleep_ip
+        movq %rbx, %rdx
         movq AREA_RESULT(%r15), %rax
         movl $MAILBOX_EMPTY, AREA_STATE(%r15)
         jmp systrap_enter_ip
@@ -280,30 +287,8 @@ systrap_mailbox:
         movl %gs:AREA_SITE, %ecx
         movl %gs:AREA_NUMBER, %r11d
         jmp systrap_call_slow
-2:      rdtsc
-        movl %eax, %ecx
-3:      cmpl $MAILBOX_ANSWERED, %gs:AREA_STATE
-        je 4f
-        cmpl $(MAILBOX_TAKEN + MAILBOX_LONG), %gs:AREA_STATE
-        je 5f
-        pause
-        rdtsc
-        subl %ecx, %eax
-        cmpl $MAILBOX_PATIENCE, %eax
-        jb 3b
-5:      movl %gs:AREA_STATE, %eax
-        cmpl $MAILBOX_ANSWERED, %eax
-        je 4f
-        movl %eax, %ecx
-        orl $MAILBOX_SLEEPING, %ecx
-        lock cmpxchgl %ecx, %gs:AREA_STATE
-        jne 2b
-        movl $SYSTRAP_SLEEP, %eax
-        syscall
-        .globl systrap_sleep_ip
-systrap_sleep_ip:
-        jmp 2b
-4:      movq %gs:AREA_ARGS + 16, %rdx
+2:      AWAIT_ANSWER %gs:AREA_STATE, systrap_sleep_ip
+        movq %gs:AREA_ARGS + 16, %rdx
         movl %gs:AREA_FLAGS, %eax
         movl %gs:AREA_SITE, %ecx
         movq %gs:AREA_RESULT, %r11

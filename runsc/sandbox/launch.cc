@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "runsc/boot/sentry_main.h"
 #include "runsc/error/error.h"
@@ -96,15 +97,17 @@ void SentryMain(Channel channel, LaunchPlan& plan, std::vector<ScopedFd>& connec
 
 // An empty network namespace for sentry and gofer together, whom it would cost half a millisecond each to make their
 // own. It belongs to the caller's user namespace: no capability that they have counts in it. The caller is in it until
-// Leave. Where the caller may not make one (it is not root), they have their own.
+// Leave, or until the object dies. Where the caller may not make one (it is not root), they have their own.
 class SharedNetwork {
  public:
   SharedNetwork() : home_(open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC)) {
     entered_ = home_.valid() && unshare(CLONE_NEWNET) == 0;
   }
+  ~SharedNetwork() { Leave().IgnoreError(); }
   bool entered() const { return entered_; }
-  absl::Status Leave() const {
-    if (entered_ && setns(home_.get(), CLONE_NEWNET) != 0) return HostFailed("return to the network namespace");
+  absl::Status Leave() {
+    if (std::exchange(entered_, false) && setns(home_.get(), CLONE_NEWNET) != 0)
+      return HostFailed("return to the network namespace");
     return absl::OkStatus();
   }
 
@@ -141,7 +144,7 @@ absl::StatusOr<SandboxProcesses> Launch(LaunchPlan plan) {
   }
   fflush(nullptr);
   SandboxProcesses processes;
-  const SharedNetwork network;
+  SharedNetwork network;
   // The sentry first: it has more to do before it needs the gofer than the gofer before it can serve.
   const Confinement sentry{.name = "moat-sentry", .keep_network = network.entered()};
   ASSIGN_OR_RETURN(processes.sentry, StartConfined(sentry, [&](Channel channel) {
