@@ -12,9 +12,11 @@
 #include <variant>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "platform/base/cpu_set.h"
 #include "platform/base/ref_ptr.h"
 #include "platform/base/result.h"
+#include "platform/code_patch.h"
 #include "platform/registers.h"
 #include "platform/usermem/guest_memory.h"
 
@@ -49,20 +51,6 @@ struct RseqArea {
 };
 
 class Context;
-
-// Guest code around a call site, as a platform wants to see it and to have it rewritten. See AddressSpace::PlanPatch.
-struct CodeWindow {
-  GuestAddr start = 0;
-  std::span<const uint8_t> bytes;
-};
-struct CodePatch {
-  struct Piece {
-    GuestAddr address;
-    std::vector<uint8_t> bytes;
-  };
-  std::vector<Piece> tables;  // in Platform::call_tables()
-  std::vector<Piece> code;    // to be written in this order, the last one in one store
-};
 
 // What calls that only concern the caller answer, as the caller's namespaces see it.
 struct CallerIdentity {
@@ -99,6 +87,9 @@ class AddressSpace : public RefCounted {
   }
   // Patched sites that begin in [start, end) have the guest's own bytes again, or are unmapped.
   virtual void ForgetPatches(GuestAddr start, GuestAddr end) {}
+  // Code that Platform::code_patcher() has planned is at [start, end): a file's, whose offset 0 would be at `bias`. Its
+  // return slots are the caller's to fill, before guest code runs there.
+  virtual void PlacePatches(const RefPtr<const PatchSet>& patches, uint64_t bias, GuestAddr start, GuestAddr end) {}
   // fork: the child's memory has the patches of `parent`.
   virtual void InheritPatches(const AddressSpace& parent) {}
   // Unmaps everything of the guest (execve keeps nothing; process exit).
@@ -126,6 +117,9 @@ class Context {
   // A hint: the next fault of a store will most likely be answered by AddressSpace::Map of its page, shared, readable
   // and writable, with `offset` of `fd`.
   virtual void ExpectCopy(int fd, uint64_t offset) {}
+  // The `syscall` instructions that have called since the last time, as far as they are counted: the address behind
+  // each, the number of its last call, and how many there were. For CodePatcher.
+  virtual void TakeCalls(absl::FunctionRef<void(GuestAddr behind, uint32_t number, uint32_t calls)> visit) {}
   // Makes the current or next Switch return InterruptEvent soon. Any thread; async-signal-safe.
   virtual void Interrupt() = 0;
   // Where the guest thread may run, from a set that is never empty and within the sandbox's own; before the first call:
@@ -165,12 +159,16 @@ class Platform {
   // Guest mappings lie in [min_address, max_address); the rest is the stub's own.
   virtual GuestAddr min_address() const = 0;
   virtual GuestAddr max_address() const = 0;
-  // Where tables of patched call sites belong in guest memory, readable; length 0: none.
+  // Where tables of patched call sites belong in guest memory, readable; length 0: none. The first `shared` bytes may
+  // be the same memory in all processes.
   struct CallTables {
     GuestAddr start = 0;
     uint64_t length = 0;
+    uint64_t shared = 0;
   };
   virtual CallTables call_tables() const { return {}; }
+  // For code that processes share; null: none. Lives as long as the platform.
+  virtual CodePatcher* code_patcher() { return nullptr; }
   // True when a task must always be resumed by the same host thread (ptrace: only the tracer may).
   virtual bool pins_carrier() const = 0;
   // Host pid of the zygote, for the supervisor to watch.

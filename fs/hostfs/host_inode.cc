@@ -129,6 +129,7 @@ Result<void> HostInode::SetAttr(const VfsContext&, const AttrChange& change) {
     r.gid = *change.gid;
   }
   if (change.size) {
+    bytes_may_change_.store(true, std::memory_order_relaxed);
     r.mask |= gofer::kSetSize;
     r.value = *change.size;
   }
@@ -169,12 +170,20 @@ Result<int> HostInode::HostFd(bool write) {
   int fd = CachedHostFd(write);
   if (fd >= 0) return fd;
   if (write && host_fs().read_only_mount()) return kEROFS;
+  if (write) bytes_may_change_.store(true, std::memory_order_relaxed);
   GoferClient::Opened opened = TRY(host_fs().client().Open(handle_, write ? O_RDWR : O_RDONLY));
   MutexLock lock(mu_);
   ScopedFd& slot = write ? write_fd_ : read_fd_;
   // Another thread may have been faster; its descriptor may be in use already.
   if (!slot.valid()) slot = std::move(opened.fd);
   return slot.get();
+}
+
+RefPtr<RefCounted> HostInode::DerivedFromBytes(absl::FunctionRef<RefPtr<RefCounted>()> make) {
+  if (!host_fs().exclusive() || bytes_may_change_.load(std::memory_order_relaxed)) return nullptr;
+  MutexLock lock(derived_mu_);
+  if (!derived_) derived_ = make();
+  return derived_;
 }
 
 void HostInode::FileOpened() {

@@ -74,6 +74,9 @@ class HostInode final : public Inode {
   // A shared writable mapping came or went: the host changes times and blocks as it likes. Takes no lock.
   void MappedWritable(int delta);
 
+  // Mappable::Derived: of a file of an exclusive mount that nobody here could ever write to.
+  RefPtr<RefCounted> DerivedFromBytes(absl::FunctionRef<RefPtr<RefCounted>()> make);
+
   // The listing of a directory of an exclusive mount; null when it has to be read (again).
   using Listing = std::vector<GoferClient::Entry>;
   std::shared_ptr<const Listing> CachedListing() const;
@@ -143,6 +146,11 @@ class HostInode final : public Inode {
   std::shared_ptr<const Listing> listing_ ABSL_GUARDED_BY(mu_);
   std::unique_ptr<DirectoryScan> scan_ ABSL_GUARDED_BY(mu_);  // of the newest listing; outlives it
   uint64_t lookups_unlisted_ ABSL_GUARDED_BY(mu_) = 0;        // since there was no listing
+
+  // A descriptor for writing was there, or the size was set: by this sandbox, since this inode is there.
+  std::atomic<bool> bytes_may_change_{false};
+  Mutex derived_mu_{LockRank::kLeaf};
+  RefPtr<RefCounted> derived_ ABSL_GUARDED_BY(derived_mu_);
 
   std::atomic<int> writable_mappings_{0};
   std::atomic<bool> mapping_wrote_{false};  // a writable mapping was there since the last GetAttr

@@ -44,6 +44,7 @@ RefPtr<Inode> HostInode::AdoptNew(std::string_view name, GoferClient::Object obj
   if (object.fd.valid()) {
     MutexLock lock(made->mu_);
     if (!made->write_fd_.valid()) made->write_fd_ = std::move(object.fd);
+    made->bytes_may_change_.store(true, std::memory_order_relaxed);
   }
   return made;
 }

@@ -30,6 +30,10 @@ void HostMappable::RemoveMapping(MappingSpace&, GuestAddr, GuestAddr, uint64_t, 
   if (shared_writable) inode_->MappedWritable(-1);
 }
 
+RefPtr<RefCounted> HostMappable::Derived(absl::FunctionRef<RefPtr<RefCounted>()> make) {
+  return inode_->DerivedFromBytes(make);
+}
+
 Mappable::Identity HostMappable::identity() const {
   DeviceId dev = inode_->fs().device();
   return {dev.major, dev.minor, inode_->ino()};

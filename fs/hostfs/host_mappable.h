@@ -18,6 +18,7 @@ class HostMappable final : public Mappable {
                           bool shared_writable) override;
   void RemoveMapping(MappingSpace& space, GuestAddr start, GuestAddr end, uint64_t offset,
                      bool shared_writable) override;
+  RefPtr<RefCounted> Derived(absl::FunctionRef<RefPtr<RefCounted>()> make) override;
   Identity identity() const override;
   Result<void> Sync(uint64_t offset, uint64_t length) override;
 

@@ -33,6 +33,10 @@ void OverlayMappable::RemoveMapping(MappingSpace& space, GuestAddr start, GuestA
   current_->RemoveMapping(space, start, end, offset, shared_writable);
 }
 
+RefPtr<RefCounted> OverlayMappable::Derived(absl::FunctionRef<RefPtr<RefCounted>()> make) {
+  return Current()->Derived(make);
+}
+
 Mappable::Identity OverlayMappable::identity() const {
   DeviceId dev = inode_->fs().device();
   return {dev.major, dev.minor, inode_->ino()};

@@ -23,6 +23,7 @@ class OverlayMappable final : public Mappable {
   void RemoveMapping(MappingSpace& space, GuestAddr start, GuestAddr end, uint64_t offset,
                      bool shared_writable) override;
   bool notes_stores() const override { return true; }  // the upper's does; a lower is not stored to
+  RefPtr<RefCounted> Derived(absl::FunctionRef<RefPtr<RefCounted>()> make) override;
   Identity identity() const override;
   Result<void> Sync(uint64_t offset, uint64_t length) override;
 

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 
+#include "absl/functional/function_ref.h"
 #include "platform/base/ref_ptr.h"
 #include "platform/base/result.h"
 #include "platform/memory/memory_file.h"
@@ -54,6 +55,10 @@ class Mappable : public RefCounted {
   // True when the time of stores through shared mappings is of interest: mm then translates with `write` when a store
   // comes, and not before; and again for the first one after each msync(2).
   virtual bool notes_stores() const { return false; }
+
+  // What somebody has made of the object's bytes, kept beside them; `make` is called, with a lock held, when there is
+  // nothing yet. Null where the bytes may change. Any thread.
+  virtual RefPtr<RefCounted> Derived(absl::FunctionRef<RefPtr<RefCounted>()> make) { return nullptr; }
 
   // For /proc/<pid>/maps.
   struct Identity {

@@ -13,18 +13,39 @@
 #define SYSTRAP_USER_END 0x7ffffffff000
 #define SYSTRAP_IMAGE_SIZE 0x12000  // text, filters and thunks
 
-// The tables of patched call sites: in guest memory that only the sentry writes, at a fixed address below 2 GiB, so
-// that a jump through them is one instruction of 7 bytes: ff 24 25 00..3f XX cc 7f. Its sixth byte is a breakpoint:
-// there stood `syscall` where a `mov $nr, %eax` was overwritten too.
-#define SYSTRAP_TABLES 0x7fcc0000   // 8 bytes a site: its thunk
-#define SYSTRAP_RETURNS 0x7fcc4000  // 8 bytes a site: the address behind its `syscall`
-#define SYSTRAP_NUMBERS 0x7fcc8000  // 8 bytes a site: its call, where `mov $nr, %eax` was overwritten
-#define SYSTRAP_TABLES_SIZE 0xc000
+// The tables of patched sites: in guest memory that only the sentry writes, at a fixed address below 2 GiB, so that a
+// jump through them is one instruction of 7 bytes: ff 24 25 X0..XX XX cc 7f. Its sixth byte is a breakpoint: there
+// began the instruction where a `mov $immediate, %eax` before it was overwritten too.
+#define SYSTRAP_CPUID 0x7fcbf000    // a page: struct CpuidTable
+#define SYSTRAP_TABLES 0x7fcc0000   // TABLE_ENTRY bytes a site: its thunk, and what the overwritten `mov` loaded
+#define SYSTRAP_RETURNS 0x7fcc8000  // 8 bytes a site: the address behind its instruction
+#define SYSTRAP_TABLES_END 0x7fccc000
+#define TABLE_ENTRY 16
+#define TABLE_NUMBER 8
+// Sites by number: `cpuid` and `syscall` in files' code, which all processes share; then those of one address space.
+#define SYSTRAP_CPUID_SITES 256
+#define SYSTRAP_SHARED_SITES 1024
 #define SYSTRAP_MAX_SITES 2048
 #define THUNK_SIZE 32
 #define THUNK_CALL 10      // `syscall`: for calls that are not answered here
 #define THUNK_RETURN 12    // the jump behind it
 #define THUNK_NUMBERED 19  // the other entry: loads the call's number
+// Those of `cpuid`; the entry at 0 loads the leaf.
+#define THUNK_CPUID_UNNUMBERED 7
+#define THUNK_CPUID 17
+#define THUNK_CPUID_RETURN 19
+
+// struct CpuidTable: where its entries end, and the entries.
+#define CPUID_END SYSTRAP_CPUID
+#define CPUID_ENTRIES (SYSTRAP_CPUID + 32)
+#define CPUID_ENTRY 32
+#define CPUID_LEAF 0
+#define CPUID_SUBLEAF 4
+#define CPUID_ANY 8  // whether the subleaf does not matter
+#define CPUID_EAX 12
+#define CPUID_EBX 16
+#define CPUID_ECX 20
+#define CPUID_EDX 24
 
 #define SYSTRAP_AREA_SIZE 0x4000
 #define SYSTRAP_MAX_AREAS 65536
@@ -64,6 +85,8 @@
 #define AREA_FAULT_FRAME 136
 #define AREA_FAULT_FS 144
 #define AREA_FAULT_GS 152
+#define AREA_CPUID_SITE 160
+#define AREA_CPUID_RETURN 168
 // The mailbox: one cache line but for the last argument.
 #define AREA_STATE 256
 #define AREA_FLAGS 260

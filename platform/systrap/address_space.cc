@@ -13,8 +13,8 @@
 
 namespace moat::systrap_platform {
 
-SystrapAddressSpace::SystrapAddressSpace(StubPool& pool, ReadyStub stub)
-    : pool_(pool), pid_(stub.pid), page_(stub.page), agent_(std::move(stub.agent)) {
+SystrapAddressSpace::SystrapAddressSpace(StubPool& pool, ReadyStub stub, const SharedSites& shared)
+    : call_sites_(shared), pool_(pool), pid_(stub.pid), page_(stub.page), agent_(std::move(stub.agent)) {
   areas_.push_back(stub.area);
   idle_.push_back(
       std::make_unique<GuestThread>(std::move(stub.thread), pool.area(stub.area), StubPool::AreaAddress(stub.area)));
@@ -214,6 +214,11 @@ std::optional<CodePatch> SystrapAddressSpace::PlanPatch(const CodeWindow& code, 
 }
 
 void SystrapAddressSpace::ForgetPatches(GuestAddr start, GuestAddr end) { call_sites_.Forget(start, end); }
+
+void SystrapAddressSpace::PlacePatches(const RefPtr<const PatchSet>& patches, uint64_t bias, GuestAddr start,
+                                       GuestAddr end) {
+  call_sites_.Place(patches, bias, start, end);
+}
 
 void SystrapAddressSpace::InheritPatches(const AddressSpace& parent) {
   call_sites_.CopyFrom(static_cast<const SystrapAddressSpace&>(parent).call_sites_);

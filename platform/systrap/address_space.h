@@ -17,7 +17,8 @@ namespace moat::systrap_platform {
 
 class SystrapAddressSpace final : public AddressSpace {
  public:
-  SystrapAddressSpace(StubPool& pool, ReadyStub stub);
+  // `shared` must outlive it.
+  SystrapAddressSpace(StubPool& pool, ReadyStub stub, const SharedSites& shared);
   ~SystrapAddressSpace() override;
 
   void Map(GuestAddr addr, uint64_t length, int prot, bool shared, int fd, uint64_t offset) override;
@@ -30,6 +31,7 @@ class SystrapAddressSpace final : public AddressSpace {
   void Clear() override;
   std::optional<CodePatch> PlanPatch(const CodeWindow& code, GuestAddr behind, uint32_t number) override;
   void ForgetPatches(GuestAddr start, GuestAddr end) override;
+  void PlacePatches(const RefPtr<const PatchSet>& patches, uint64_t bias, GuestAddr start, GuestAddr end) override;
   void InheritPatches(const AddressSpace& parent) override;
 
   // --- for SystrapContext ---

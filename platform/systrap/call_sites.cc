@@ -2,84 +2,19 @@
 
 #include <signal.h>
 
-#include <algorithm>
-#include <cstring>
-
+#include "platform/systrap/cpuid_site.h"
 #include "platform/systrap/layout.h"
-#include "platform/systrap/padding.h"
+#include "platform/systrap/saved_flags.h"
 
 namespace moat::systrap_platform {
 namespace {
 
+using Kind = CodePatcher::Kind;
+
 constexpr uint64_t kThunksEnd = SYSTRAP_THUNKS + SYSTRAP_MAX_SITES * THUNK_SIZE;
-constexpr uint64_t kFarJump = 7;  // jmp *disp32
-constexpr uint64_t kShortJump = 2;
-constexpr uint64_t kNumbered = 7;  // mov $imm32, %eax; syscall
-constexpr uint64_t kShortReach = 127;
+constexpr uint32_t kFirstOwn = SYSTRAP_SHARED_SITES;
 constexpr uint64_t kPage = 4096;
-
-// Arithmetic flags, and how `lahf; seto %al` holds them.
-constexpr uint64_t kLahfFlags = 0xd5, kOverflow = 1 << 11;
 constexpr uint64_t kSingleStep = 1 << 8;
-
-uint64_t FlagsFromAx(uint64_t eflags, uint64_t rax) {
-  const uint64_t al = rax & 0xff, ah = (rax >> 8) & 0xff;
-  // `add $0x7f, %al` may have been executed already.
-  const bool overflow = al == 1 || al == 0x80;
-  return (eflags & ~(kLahfFlags | kOverflow)) | (ah & kLahfFlags) | (overflow ? kOverflow : 0);
-}
-
-CodePatch::Piece Word(GuestAddr at, uint64_t value, size_t size) {
-  CodePatch::Piece piece{at, std::vector<uint8_t>(size)};
-  memcpy(piece.bytes.data(), &value, size);
-  return piece;
-}
-
-CodePatch::Piece FarJump(GuestAddr at, uint64_t index) {
-  const uint64_t table = SYSTRAP_TABLES + index * 8;
-  return {at,
-          {0xff, 0x24, 0x25, static_cast<uint8_t>(table), static_cast<uint8_t>(table >> 8),
-           static_cast<uint8_t>(table >> 16), static_cast<uint8_t>(table >> 24)}};
-}
-CodePatch::Piece ShortJump(GuestAddr at, GuestAddr to) {
-  return {at, {0xeb, static_cast<uint8_t>(to - at - kShortJump)}};
-}
-// What is left of the padding stays padding, of whole instructions: the next site is found by decoding it.
-CodePatch::Piece Filled(CodePatch::Piece piece, size_t length) {
-  piece.bytes.resize(length, 0xcc);
-  return piece;
-}
-
-// Two paddings, or one, by which a site reaches its thunk.
-struct Route {
-  const Padding *jump, *hop;
-};
-// `paddings`: in order, by their distance from the site's end.
-std::optional<Route> FindRoute(std::span<const Padding> paddings) {
-  for (const Padding& jump : paddings) {
-    if (jump.length < kFarJump) continue;
-    if (jump.offset <= kShortReach) return Route{&jump, nullptr};
-    for (const Padding& hop : paddings) {
-      if (hop.offset > kShortReach || hop.offset >= jump.offset) break;
-      if (hop.length >= kShortJump && jump.offset - (hop.offset + kShortJump) <= kShortReach) return Route{&jump, &hop};
-    }
-  }
-  return std::nullopt;
-}
-
-// What the guest takes away page by page takes the whole patch or nothing of it.
-bool SamePage(GuestAddr start, GuestAddr end) { return start / kPage == (end - 1) / kPage; }
-// Bytes from `at` on that are in the page of the byte before it.
-size_t RestOfPage(GuestAddr at) { return kPage - 1 - (at - 1) % kPage; }
-
-bool Overlap(GuestAddr a, uint64_t a_length, GuestAddr b, uint64_t b_length) {
-  return a < b + b_length && b < a + a_length;
-}
-// Whether both have taken the same padding.
-bool Collide(const CallSite& a, const CallSite& b) {
-  return Overlap(a.jump, kFarJump, b.jump, kFarJump) || Overlap(a.jump, kFarJump, b.hop, kShortJump) ||
-         Overlap(a.hop, kShortJump, b.jump, kFarJump) || (a.hop != 0 && a.hop == b.hop);
-}
 
 // The part of a register state that a thunk or the trampoline has changed, put back.
 void RestoreNumberAndFlags(user_regs_struct& regs) {
@@ -88,9 +23,6 @@ void RestoreNumberAndFlags(user_regs_struct& regs) {
   regs.rax = regs.r11;
 }
 
-// Where a thread is whose call has its number, which need not be the one that a numbered site loads.
-GuestAddr CallOf(const CallSite& site) { return site.behind - kSyscallLength; }
-
 bool InTrampolineCall(uint64_t rip) { return rip >= CallAddress() && rip < CallEndAddress(); }
 // The jump behind an answer: flags and rax are the guest's.
 bool IsAnswered(uint64_t rip) {
@@ -98,24 +30,48 @@ bool IsAnswered(uint64_t rip) {
   return code[0] == 0xff && code[1] == 0xa1;
 }
 bool InThunks(uint64_t rip) { return rip >= SYSTRAP_THUNKS && rip < kThunksEnd; }
+uint64_t ThunkAt(uint64_t rip) { return (rip - SYSTRAP_THUNKS) / THUNK_SIZE; }
+bool IsPadded(const CallSite& site, GuestAddr jump) {
+  return !site.numbered && (site.jump == jump || site.hop == jump);
+}
 
 }  // namespace
 
 void CallSites::CopyFrom(const CallSites& parent) {
+  std::vector<Placed> placed;
   std::vector<CallSite> sites;
   std::unordered_map<GuestAddr, size_t> paddings;
   {
     MutexLock lock(parent.mu_);
+    placed = parent.placed_;
     sites = parent.sites_;
     paddings = parent.paddings_;
   }
   MutexLock lock(mu_);
+  placed_ = std::move(placed);
   sites_ = std::move(sites);
   paddings_ = std::move(paddings);
 }
 
-void CallSites::Forget(GuestAddr start, GuestAddr end) {
+void CallSites::Place(RefPtr<const PatchSet> patches, uint64_t bias, GuestAddr start, GuestAddr end) {
   MutexLock lock(mu_);
+  placed_.push_back({std::move(patches), bias, start, end});
+}
+
+void CallSites::Forget(GuestAddr start, GuestAddr end) {
+  // Patches of files lie within pages, and a page has all of its own or none.
+  const GuestAddr first_page = start & ~(kPage - 1), end_page = (end + kPage - 1) & ~(kPage - 1);
+  MutexLock lock(mu_);
+  std::vector<Placed> rest;
+  for (Placed& p : placed_) {
+    if (p.end <= first_page || p.start >= end_page) {
+      rest.push_back(std::move(p));
+      continue;
+    }
+    if (p.start < first_page) rest.push_back({p.patches, p.bias, p.start, first_page});
+    if (p.end > end_page) rest.push_back({p.patches, p.bias, end_page, p.end});
+  }
+  placed_ = std::move(rest);
   for (CallSite& site : sites_) {
     if (site.gone || site.start >= end || site.behind <= start) continue;
     site.gone = true;
@@ -125,75 +81,77 @@ void CallSites::Forget(GuestAddr start, GuestAddr end) {
   }
 }
 
+std::optional<CallSite> CallSites::FindLocked(uint64_t index) const {
+  if (index >= kFirstOwn) {
+    if (index - kFirstOwn >= sites_.size()) return std::nullopt;
+    return sites_[index - kFirstOwn];
+  }
+  for (const Placed& p : placed_) {
+    if (!p.patches->Has(static_cast<uint32_t>(index))) continue;
+    const CallSite site = shared_.at(static_cast<uint32_t>(index)).MovedBy(p.bias);
+    if (p.Covers(site)) return site;
+  }
+  return std::nullopt;
+}
+
 std::optional<CallSite> CallSites::Find(uint64_t index) const {
   MutexLock lock(mu_);
-  if (index >= sites_.size()) return std::nullopt;
-  return sites_[index];
+  return FindLocked(index);
+}
+
+template <typename Wanted>
+std::optional<std::pair<CallSite, uint32_t>> CallSites::FindShared(GuestAddr near, Wanted wanted) const {
+  for (const Placed& p : placed_) {
+    if (near < p.start || near >= p.end) continue;
+    for (uint32_t index : p.patches->sites()) {
+      const CallSite site = shared_.at(index).MovedBy(p.bias);
+      if (p.Covers(site) && wanted(site)) return std::pair{site, index};
+    }
+  }
+  return std::nullopt;
 }
 
 std::optional<CallSite> CallSites::FindPadded(GuestAddr jump) const {
   MutexLock lock(mu_);
   auto it = paddings_.find(jump);
-  if (it == paddings_.end()) return std::nullopt;
-  return sites_[it->second];
+  if (it != paddings_.end()) return sites_[it->second];
+  if (const auto found = FindShared(jump, [jump](const CallSite& site) { return IsPadded(site, jump); }))
+    return found->first;
+  return std::nullopt;
+}
+
+std::optional<std::pair<CallSite, uint32_t>> CallSites::FindNumbered(GuestAddr ip) const {
+  // Behind the breakpoint byte, where the second byte of the instruction was.
+  const auto wanted = [ip](const CallSite& site) { return site.numbered && !site.gone && ip == site.behind - 1; };
+  MutexLock lock(mu_);
+  for (size_t i = 0; i < sites_.size(); ++i) {
+    if (wanted(sites_[i])) return std::pair{sites_[i], static_cast<uint32_t>(kFirstOwn + i)};
+  }
+  return FindShared(ip, wanted);
 }
 
 std::optional<CodePatch> CallSites::Plan(const CodeWindow& code, GuestAddr behind, uint32_t number, bool alone) {
-  if (behind < code.start + kNumbered || behind >= code.start + code.bytes.size()) return std::nullopt;
-  const size_t at = behind - code.start;
-  if (code.bytes[at - 2] != 0x0f || code.bytes[at - 1] != 0x05) return std::nullopt;
-  std::vector<Padding> paddings;
-  std::optional<Route> route;
-  // Two bytes of the same eight change at once for whoever executes them.
-  const GuestAddr call = behind - kSyscallLength;
-  if (SamePage(call, behind) && (alone || call % 8 != 7)) {
-    paddings = FindPaddings(code.bytes.subspan(at, std::min(code.bytes.size() - at, RestOfPage(behind))), behind);
-    route = FindRoute(paddings);
+  const std::optional<SitePlan> plan = SitePlan::Make(code, behind, Kind::kCall, number, alone);
+  if (!plan) return std::nullopt;
+  const CallSite& site = plan->site;
+  MutexLock lock(mu_);
+  for (const CallSite& other : sites_) {
+    // Its padding may be another's already; and a site that is back is one that somebody else rewrites.
+    if (other.behind == behind) return std::nullopt;
+    // Found by another thread at the same time.
+    if (!other.gone && site.CollidesWith(other)) return std::nullopt;
   }
-  uint32_t immediate;
-  memcpy(&immediate, &code.bytes[at - 6], sizeof immediate);
-  const bool numbered =
-      alone && code.bytes[at - kNumbered] == 0xb8 && immediate == number && SamePage(behind - kNumbered, behind);
-  CallSite site{behind - kNumbered, behind, true, behind - kNumbered};
-  // Padding is left to who has nothing else, unless there is plenty.
-  if (!numbered || (route && route->hop == nullptr && route->jump->length >= 2 * kFarJump)) {
-    if (!route) return std::nullopt;
-    site = {call, behind, false, behind + route->jump->offset};
-    if (route->hop != nullptr) site.hop = behind + route->hop->offset;
-  }
-
-  uint64_t index;
-  {
-    MutexLock lock(mu_);
-    for (const CallSite& other : sites_) {
-      // Its padding may be another's already; and a site that is back is one that somebody else rewrites.
-      if (other.behind == behind) return std::nullopt;
-      // Found by another thread at the same time.
-      if (!other.gone && Collide(site, other)) return std::nullopt;
-    }
-    index = sites_.size();
-    if (index == SYSTRAP_MAX_SITES) return std::nullopt;
-    sites_.push_back(site);
-    if (!site.numbered) paddings_[site.jump] = index;
-    if (site.hop != 0) paddings_[site.hop] = index;
-  }
-  const uint64_t thunk = SYSTRAP_THUNKS + index * THUNK_SIZE + (site.numbered ? THUNK_NUMBERED : 0);
-  CodePatch patch;
-  patch.tables = {Word(SYSTRAP_TABLES + index * 8, thunk, 8), Word(SYSTRAP_RETURNS + index * 8, behind, 8),
-                  Word(SYSTRAP_NUMBERS + index * 8, number, 8)};
-  if (site.numbered) {
-    patch.code = {FarJump(site.jump, index)};
-  } else {
-    patch.code = {Filled(FarJump(site.jump, index), route->jump->length)};
-    if (site.hop != 0) patch.code.push_back(Filled(ShortJump(site.hop, site.jump), route->hop->length));
-    patch.code.push_back(ShortJump(site.start, site.hop != 0 ? site.hop : site.jump));
-  }
-  return patch;
+  const size_t place = sites_.size();
+  if (kFirstOwn + place == SYSTRAP_MAX_SITES) return std::nullopt;
+  sites_.push_back(site);
+  if (!site.numbered) paddings_[site.jump] = place;
+  if (site.hop != 0) paddings_[site.hop] = place;
+  return plan->ToPatch(static_cast<uint32_t>(kFirstOwn + place));
 }
 
 GuestAddr CallSites::Behind(GuestAddr ip) const {
   if (!InThunks(ip)) return ip;
-  std::optional<CallSite> site = Find((ip - SYSTRAP_THUNKS) / THUNK_SIZE);
+  std::optional<CallSite> site = Find(ThunkAt(ip));
   return site ? site->behind : ip;
 }
 
@@ -207,25 +165,38 @@ bool CallSites::RewindMailbox(user_regs_struct& regs, Area& area) const {
       area.state.exchange(MAILBOX_EMPTY, std::memory_order_acq_rel) & ~uint32_t{MAILBOX_SLEEPING | MAILBOX_LONG};
   const bool over = regs.rip >= MailboxAddress() && (state == MAILBOX_TAKEN || state == MAILBOX_ANSWERED);
   regs.rax = over ? area.result : number;
-  regs.rip = over ? site->behind : CallOf(*site);
+  regs.rip = over ? site->behind : site->at();
+  return true;
+}
+
+bool CallSites::RewindThunk(user_regs_struct& regs) const {
+  const uint64_t index = ThunkAt(regs.rip), offset = (regs.rip - SYSTRAP_THUNKS) % THUNK_SIZE;
+  std::optional<CallSite> site = Find(index);
+  if (!site) return false;
+  if (site->kind == Kind::kCpuid) {
+    FinishCpuidThunk(regs, offset, site->number);
+    regs.rip = site->behind;
+    return true;
+  }
+  switch (offset) {
+    case THUNK_RETURN:
+      regs.rip = site->behind;
+      break;
+    case THUNK_CALL:
+      regs.rip = site->at();
+      break;
+    default:
+      regs.rip = site->start;
+  }
   return true;
 }
 
 bool CallSites::Rewind(user_regs_struct& regs, Area& area) const {
-  if (InThunks(regs.rip)) {
-    std::optional<CallSite> site = Find((regs.rip - SYSTRAP_THUNKS) / THUNK_SIZE);
-    if (!site) return false;
-    switch ((regs.rip - SYSTRAP_THUNKS) % THUNK_SIZE) {
-      case THUNK_RETURN:
-        regs.rip = site->behind;
-        break;
-      case THUNK_CALL:
-        regs.rip = CallOf(*site);
-        break;
-      default:
-        regs.rip = site->start;
-    }
-    return true;
+  if (InThunks(regs.rip)) return RewindThunk(regs);
+  if (InCpuidCode(regs.rip)) {
+    std::optional<CallSite> site = Find(FinishCpuid(regs, area));
+    if (site) regs.rip = site->behind;
+    return site.has_value();
   }
   if (std::optional<CallSite> site = FindPadded(regs.rip)) {
     regs.rip = site->start;
@@ -246,13 +217,18 @@ bool CallSites::Rewind(user_regs_struct& regs, Area& area) const {
     return true;
   }
   RestoreNumberAndFlags(regs);
-  regs.rip = CallOf(*site);
+  regs.rip = site->at();
   return true;
 }
 
-bool CallSites::Redirect(user_regs_struct& regs, int signo) const {
-  if (InTrampolineCall(regs.rip) && regs.rip < MailboxPostingAddress() && (signo == SIGSEGV || signo == SIGBUS) &&
-      !IsAnswered(regs.rip)) {
+bool CallSites::Redirect(user_regs_struct& regs, const Area& area, int signo) const {
+  const bool memory_fault = signo == SIGSEGV || signo == SIGBUS;
+  if (InCpuidCode(regs.rip) && memory_fault) {
+    std::optional<CallSite> site = Find(FinishCpuid(regs, area));
+    if (site) regs.rip = site->behind;
+    return site.has_value();
+  }
+  if (InTrampolineCall(regs.rip) && regs.rip < MailboxPostingAddress() && memory_fault && !IsAnswered(regs.rip)) {
     const uint64_t index = regs.rcx / 8;
     if (!Find(index)) return false;
     RestoreNumberAndFlags(regs);
@@ -260,16 +236,19 @@ bool CallSites::Redirect(user_regs_struct& regs, int signo) const {
     return true;
   }
   if (signo != SIGTRAP) return false;
-  if ((regs.eflags & kSingleStep) != 0 && (InThunks(regs.rip) || InTrampolineCall(regs.rip) || FindPadded(regs.rip)))
+  if ((regs.eflags & kSingleStep) != 0 &&
+      (InThunks(regs.rip) || InTrampolineCall(regs.rip) || InCpuidCode(regs.rip) || FindPadded(regs.rip)))
     return true;
-  // Behind the breakpoint byte, where the second byte of `syscall` was.
-  MutexLock lock(mu_);
-  for (size_t index = 0; index < sites_.size(); ++index) {
-    if (!sites_[index].numbered || sites_[index].gone || regs.rip != sites_[index].behind - 1) continue;
-    regs.rip = SYSTRAP_THUNKS + index * THUNK_SIZE + THUNK_CALL;
-    return true;
+  const auto numbered = FindNumbered(regs.rip);
+  if (!numbered) return false;
+  const auto& [site, index] = *numbered;
+  if (site.kind == Kind::kCpuid) {
+    DoCpuid(regs);
+    regs.rip = site.behind;
+  } else {
+    regs.rip = SYSTRAP_THUNKS + uint64_t{index} * THUNK_SIZE + THUNK_CALL;
   }
-  return false;
+  return true;
 }
 
 }  // namespace moat::systrap_platform

@@ -59,7 +59,8 @@ class CallSitesTest : public testing::Test {
   }
 
   Bytes code_;
-  CallSites sites_;
+  SharedSites shared_;
+  CallSites sites_{shared_};
 };
 
 TEST_F(CallSitesTest, JumpsToPaddingBehindTheFunction) {

@@ -315,17 +315,25 @@ Event SystrapContext::Switch(AddressSpace& address_space, Registers& regs) {
         regs.gp.rip = regs.gp.rcx = behind;
         return SyscallEvent{.wants_identity = ConcernsOnlyTheCaller(thread_->call().nr)};
       }
-      return SyscallEvent{.hot = MayBePatched(thread_->call().nr) && CountCall(ip)};
+      return SyscallEvent{.hot = MayBePatched(thread_->call().nr) &&
+                                 CountCall(ip, static_cast<uint32_t>(thread_->call().nr))};
     }
     regs.complete = true;
     if (!thread_->LoadRegisters(regs.gp).ok()) return Died();
-    if (as.call_sites().Redirect(regs.gp, thread_->info().si_signo)) continue;
+    if (as.call_sites().Redirect(regs.gp, thread_->area(), thread_->info().si_signo)) continue;
     as.call_sites().Rewind(regs.gp, thread_->area());
     if (std::optional<Event> event = Classify(regs)) return *event;
   }
 }
 
-bool SystrapContext::CountCall(GuestAddr ip) {
+void SystrapContext::TakeCalls(absl::FunctionRef<void(GuestAddr, uint32_t, uint32_t)> visit) {
+  for (HotSite& site : hot_) {
+    if (site.calls != 0) visit(site.ip, site.number, site.calls);
+    site = {};
+  }
+}
+
+bool SystrapContext::CountCall(GuestAddr ip, uint32_t number) {
   HotSite& site = hot_[(ip * 0x9e3779b97f4a7c15) >> (64 - std::countr_zero(kHotSites))];
   if (site.ip != ip) {
     if (site.calls > 0 && site.calls < kHotCalls) {
@@ -334,6 +342,7 @@ bool SystrapContext::CountCall(GuestAddr ip) {
     }
     site = {ip, 0};
   }
+  site.number = number;
   return ++site.calls == kHotCalls;
 }
 

@@ -28,6 +28,7 @@ class SystrapContext final : public Context, private CarrierObserver {
   void Publish(const CallerIdentity& identity, uint64_t generation) override;
   void Withdraw() override;
   void ExpectCopy(int fd, uint64_t offset) override;
+  void TakeCalls(absl::FunctionRef<void(GuestAddr behind, uint32_t number, uint32_t calls)> visit) override;
   void Interrupt() override;
   void SetAffinity(const CpuSet& cpus) override;
   Result<void> SetRseq(const RseqArea& area) override;
@@ -77,7 +78,7 @@ class SystrapContext final : public Context, private CarrierObserver {
   // Counts calls of one instruction. Of those that share a slot, the one that calls more often stays.
   struct HotSite {
     GuestAddr ip = 0;
-    uint32_t calls = 0;
+    uint32_t calls = 0, number = 0;
   };
   MailboxDesk& desk_;
   ListenPolicy policy_;
@@ -87,7 +88,7 @@ class SystrapContext final : public Context, private CarrierObserver {
   MailboxDesk::Seat seat_;
   static constexpr size_t kHotSites = 64;  // a power of two
   static constexpr uint32_t kHotCalls = 16;
-  bool CountCall(GuestAddr ip);
+  bool CountCall(GuestAddr ip, uint32_t number);
   HotSite hot_[kHotSites];
 
   std::atomic<bool> in_guest_{false};

@@ -19,6 +19,8 @@ extern const char systrap_enter_ip[], systrap_copy_ip[], systrap_sigreturn_ip[],
 extern const char systrap_call[], systrap_call_flags[], systrap_call_restored[], systrap_call_end[];
 extern const char systrap_mailbox_posting[], systrap_mailbox[], systrap_mailbox_answered[], systrap_call_slow[];
 extern const char systrap_sleep_ip[], systrap_frame_sleep_ip[];
+extern const char systrap_cpuid[], systrap_cpuid_flags[], systrap_cpuid_stored[], systrap_cpuid_final[];
+extern const char systrap_cpuid_last[], systrap_cpuid_slow[], systrap_cpuid_restored[], systrap_cpuid_end[];
 }
 
 namespace moat::systrap_platform {
@@ -73,23 +75,57 @@ std::vector<sock_filter> AgentFilter() {
           Answer(SECCOMP_RET_ALLOW)};
 }
 
+class ThunkWriter {
+ public:
+  // At stub address `at`, in the image at `to`.
+  ThunkWriter(uint64_t at, std::byte* to) : at_(at), start_(to), to_(to) {}
+  void Add(std::initializer_list<uint8_t> opcode, std::optional<uint32_t> immediate = {}) {
+    for (uint8_t byte : opcode) *to_++ = std::byte{byte};
+    if (immediate) memcpy(std::exchange(to_, to_ + sizeof *immediate), &*immediate, sizeof *immediate);
+  }
+  void Jump(uint64_t target) { Add({0xe9}, static_cast<uint32_t>(target - (at_ + size() + 5))); }
+  uint64_t size() const { return static_cast<uint64_t>(to_ - start_); }
+
+ private:
+  const uint64_t at_;
+  const std::byte* const start_;
+  std::byte* to_;
+};
+
 // The thunk of a site: a jump to systrap_call; behind it the real call; behind that the entry for sites whose number
 // must be loaded.
-void WriteThunk(uint32_t site, std::byte* to) {
-  const uint64_t at = SYSTRAP_THUNKS + uint64_t{site} * THUNK_SIZE;
-  const std::byte* const start = to;
-  auto append = [&](std::initializer_list<uint8_t> opcode, std::optional<uint32_t> immediate = {}) {
-    for (uint8_t byte : opcode) *to++ = std::byte{byte};
-    if (immediate) memcpy(std::exchange(to, to + sizeof *immediate), &*immediate, sizeof *immediate);
-  };
-  append({0xb9}, site * 8);                                          // mov $8*site, %ecx
-  append({0xe9}, static_cast<uint32_t>(CallAddress() - (at + 10)));  // jmp systrap_call
-  append({0x0f, 0x05});                                              // THUNK_CALL: syscall
-  append({0xff, 0x24, 0x25}, SYSTRAP_RETURNS + site * 8);            // THUNK_RETURN: jmp *return
-  append({0xb9}, site * 8);                                          // THUNK_NUMBERED: mov $8*site, %ecx
-  append({0x8b, 0x81}, SYSTRAP_NUMBERS);                             // mov number(%rcx), %eax
-  append({0xeb, static_cast<uint8_t>(5 - THUNK_SIZE)});              // jmp to the first jump
-  MOAT_CHECK(to - start <= THUNK_SIZE);
+void WriteCallThunk(uint32_t site, ThunkWriter& to) {
+  to.Add({0xb9}, site * 8);  // mov $8*site, %ecx
+  to.Jump(CallAddress());
+  MOAT_CHECK(to.size() == THUNK_CALL);
+  to.Add({0x0f, 0x05});  // syscall
+  MOAT_CHECK(to.size() == THUNK_RETURN);
+  to.Add({0xff, 0x24, 0x25}, SYSTRAP_RETURNS + site * 8);  // jmp *return
+  MOAT_CHECK(to.size() == THUNK_NUMBERED);
+  to.Add({0x8b, 0x04, 0x25}, SYSTRAP_TABLES + site * TABLE_ENTRY + TABLE_NUMBER);  // mov number, %eax
+  to.Add({0xeb, static_cast<uint8_t>(-static_cast<int>(to.size() + 2))});          // jmp to the start
+}
+
+// Of `cpuid`, which leaves nothing in ebx: loads the leaf, jumps to systrap_cpuid; behind that the real instruction.
+void WriteCpuidThunk(uint32_t site, ThunkWriter& to) {
+  to.Add({0x8b, 0x04, 0x25}, SYSTRAP_TABLES + site * TABLE_ENTRY + TABLE_NUMBER);  // mov number, %eax
+  MOAT_CHECK(to.size() == THUNK_CPUID_UNNUMBERED);
+  to.Add({0xbb}, site * 8);  // mov $8*site, %ebx
+  to.Jump(CpuidAddress());
+  MOAT_CHECK(to.size() == THUNK_CPUID);
+  to.Add({0x0f, 0xa2});  // cpuid
+  MOAT_CHECK(to.size() == THUNK_CPUID_RETURN);
+  to.Add({0xff, 0x24, 0x25}, SYSTRAP_RETURNS + site * 8);  // jmp *return
+}
+
+void WriteThunk(uint32_t site, std::byte* image) {
+  ThunkWriter to(SYSTRAP_THUNKS + uint64_t{site} * THUNK_SIZE, image);
+  if (site < SYSTRAP_CPUID_SITES) {
+    WriteCpuidThunk(site, to);
+  } else {
+    WriteCallThunk(site, to);
+  }
+  MOAT_CHECK(to.size() <= THUNK_SIZE);
 }
 
 }  // namespace
@@ -104,6 +140,14 @@ uint64_t CallSlowAddress() { return Address(systrap_call_slow); }
 uint64_t MailboxAnsweredAddress() { return Address(systrap_mailbox_answered); }
 uint64_t SleepAddress() { return Address(systrap_sleep_ip); }
 uint64_t FrameSleepAddress() { return Address(systrap_frame_sleep_ip); }
+uint64_t CpuidAddress() { return Address(systrap_cpuid); }
+uint64_t CpuidFlagsAddress() { return Address(systrap_cpuid_flags); }
+uint64_t CpuidStoredAddress() { return Address(systrap_cpuid_stored); }
+uint64_t CpuidFinalAddress() { return Address(systrap_cpuid_final); }
+uint64_t CpuidLastAddress() { return Address(systrap_cpuid_last); }
+uint64_t CpuidSlowAddress() { return Address(systrap_cpuid_slow); }
+uint64_t CpuidRestoredAddress() { return Address(systrap_cpuid_restored); }
+uint64_t CpuidEndAddress() { return Address(systrap_cpuid_end); }
 const uint8_t* TrampolineBytes(uint64_t address) {
   return reinterpret_cast<const uint8_t*>(systrap_start) + (address - SYSTRAP_TEXT);
 }

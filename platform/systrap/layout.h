@@ -41,6 +41,7 @@ struct Area {
   int64_t copy_offset;
   uint32_t copy_fd;
   uint64_t fault_info, fault_frame, fault_fs, fault_gs;  // what the arguments of Enter would be
+  uint64_t cpuid_site, cpuid_return;                     // of a thread in systrap_cpuid
   alignas(256) std::atomic<uint32_t> state;
   uint32_t flags;   // as `lahf; seto %al` left them in ax
   uint32_t number;  // of the call
@@ -60,11 +61,26 @@ static_assert(offsetof(Area, args) == AREA_ARGS);
 static_assert(offsetof(Area, copy_offset) == AREA_COPY_OFFSET && offsetof(Area, copy_fd) == AREA_COPY_FD);
 static_assert(offsetof(Area, fault_info) == AREA_FAULT_INFO && offsetof(Area, fault_frame) == AREA_FAULT_FRAME);
 static_assert(offsetof(Area, fault_fs) == AREA_FAULT_FS && offsetof(Area, fault_gs) == AREA_FAULT_GS);
+static_assert(offsetof(Area, cpuid_site) == AREA_CPUID_SITE && offsetof(Area, cpuid_return) == AREA_CPUID_RETURN);
 static_assert(offsetof(Area, magic) == AREA_MAGIC && offsetof(Area, answers) == AREA_ANSWERS);
 static_assert(offsetof(Area, tgid) == AREA_TGID && offsetof(Area, ppid) == AREA_PPID);
 static_assert(offsetof(Area, uid) == AREA_UID && offsetof(Area, egid) == AREA_EGID);
 // The signal stack is the rest of the area.
 inline constexpr uint64_t kSignalStack = 4096;
+
+// What `cpuid` answers, for leaves that are the same on all CPUs: in guest memory that only the sentry writes.
+struct CpuidTable {
+  uint32_t end;  // the address behind the last entry
+  uint32_t reserved[7];
+  struct Entry {
+    uint32_t leaf, subleaf, any_subleaf;
+    uint32_t eax, ebx, ecx, edx;
+    uint32_t reserved;
+  };
+  Entry entries[127];
+};
+static_assert(sizeof(CpuidTable) == 4096 && offsetof(CpuidTable, entries) == CPUID_ENTRIES - SYSTRAP_CPUID);
+static_assert(sizeof(CpuidTable::Entry) == CPUID_ENTRY && offsetof(CpuidTable::Entry, edx) == CPUID_EDX);
 
 // One host call of a batch.
 struct Command {
@@ -113,6 +129,17 @@ uint64_t MailboxAnsweredAddress();
 uint64_t CallSlowAddress();
 uint64_t SleepAddress();
 uint64_t FrameSleepAddress();
+// Where thunks of `cpuid` go: up to CpuidFlagsAddress the flags are in place, from CpuidStoredAddress on the site is in
+// the area, from CpuidFinalAddress up to CpuidLastAddress the results are being loaded; from CpuidRestoredAddress to
+// CpuidEndAddress the thread is on its way back to its thunk's own `cpuid`.
+uint64_t CpuidAddress();
+uint64_t CpuidFlagsAddress();
+uint64_t CpuidStoredAddress();
+uint64_t CpuidFinalAddress();
+uint64_t CpuidLastAddress();
+uint64_t CpuidSlowAddress();
+uint64_t CpuidRestoredAddress();
+uint64_t CpuidEndAddress();
 // The trampoline's own bytes at a stub address, for looking at the instruction there.
 const uint8_t* TrampolineBytes(uint64_t address);
 // The handler of every signal that the zygote installs.

@@ -51,7 +51,8 @@ TEST_F(StubPoolTest, AnOrderForAThreadReachesTheMakerBehindADyingOne) {
     stub = *pool_->Take();
   }
   {
-    auto space = MakeRef<SystrapAddressSpace>(*pool_, std::move(stub));
+    SharedSites shared;
+    auto space = MakeRef<SystrapAddressSpace>(*pool_, std::move(stub), shared);
     // The second thread is the maker's to make.
     auto first = space->TakeThread();
     ASSERT_TRUE(first.ok());

@@ -11,8 +11,8 @@
 #include "platform/fiber/thread.h"
 #include "platform/stub/rseq.h"
 #include "platform/systrap/context.h"
+#include "platform/systrap/decode.h"
 #include "platform/systrap/extended_state.h"
-#include "platform/systrap/padding.h"
 
 #ifndef HWCAP2_FSGSBASE
 #define HWCAP2_FSGSBASE (1 << 1)
@@ -34,18 +34,23 @@ class SystrapPlatform final : public Platform {
   std::string_view name() const override { return "systrap"; }
   Result<void> AwaitReady() override { return pool_->AwaitFirst(); }
   Result<RefPtr<AddressSpace>> NewAddressSpace() override {
-    return RefPtr<AddressSpace>(MakeRef<SystrapAddressSpace>(*pool_, TRY(pool_->Take())));
+    return RefPtr<AddressSpace>(MakeRef<SystrapAddressSpace>(*pool_, TRY(pool_->Take()), shared_sites_));
   }
   Result<std::unique_ptr<Context>> NewContext() override {
     return std::unique_ptr<Context>(std::make_unique<SystrapContext>(*desk_));
   }
   GuestAddr min_address() const override { return kMinAddress; }
   GuestAddr max_address() const override { return kMaxAddress; }
-  CallTables call_tables() const override { return {SYSTRAP_TABLES, SYSTRAP_TABLES_SIZE}; }
+  CallTables call_tables() const override {
+    constexpr uint64_t kShared = SYSTRAP_TABLES + SYSTRAP_SHARED_SITES * TABLE_ENTRY - SYSTRAP_CPUID;
+    return {SYSTRAP_CPUID, SYSTRAP_TABLES_END - SYSTRAP_CPUID, kShared};
+  }
+  CodePatcher* code_patcher() override { return &shared_sites_; }
   bool pins_carrier() const override { return false; }
   int zygote_pid() const override { return pool_->zygote_pid(); }
 
  private:
+  SharedSites shared_sites_;
   std::unique_ptr<StubPool> pool_;
   std::unique_ptr<MailboxDesk> desk_;
 };

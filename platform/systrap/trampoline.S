@@ -312,6 +312,58 @@ systrap_call_restored:
         .globl systrap_call_end
 systrap_call_end:
 
+// From a cpuid site's thunk. rax: the leaf, rcx: the subleaf, rbx: eight times the site; rdx is free, all else is the
+// guest's, flags and red zone included. Whoever is interrupted here finds the instruction done (cpuid_site.cc).
+        .globl systrap_cpuid
+systrap_cpuid:
+        movq %rax, %rdx
+        lahf
+        seto %al
+        .globl systrap_cpuid_flags
+systrap_cpuid_flags:
+        cmpl $AREA_MAGIC_VALUE, %gs:AREA_MAGIC
+        jne systrap_cpuid_slow
+        movq %rbx, %gs:AREA_CPUID_SITE
+        .globl systrap_cpuid_stored
+systrap_cpuid_stored:
+        movq SYSTRAP_RETURNS(%rbx), %rbx
+        movq %rbx, %gs:AREA_CPUID_RETURN
+        movl $CPUID_ENTRIES, %ebx
+1:      cmpl CPUID_END, %ebx
+        jae 4f
+        cmpl %edx, CPUID_LEAF(%rbx)
+        jne 2f
+        cmpl $0, CPUID_ANY(%rbx)
+        jne 3f
+        cmpl %ecx, CPUID_SUBLEAF(%rbx)
+        je 3f
+2:      addl $CPUID_ENTRY, %ebx
+        jmp 1b
+3:      addb $0x7f, %al
+        sahf
+        .globl systrap_cpuid_final
+systrap_cpuid_final:
+        movl CPUID_EAX(%rbx), %eax
+        movl CPUID_ECX(%rbx), %ecx
+        movl CPUID_EDX(%rbx), %edx
+        movl CPUID_EBX(%rbx), %ebx
+        .globl systrap_cpuid_last
+systrap_cpuid_last:
+        jmpq *%gs:AREA_CPUID_RETURN
+4:      movq %gs:AREA_CPUID_SITE, %rbx
+        .globl systrap_cpuid_slow
+systrap_cpuid_slow:
+        addb $0x7f, %al
+        sahf
+        movq %rdx, %rax
+        .globl systrap_cpuid_restored
+systrap_cpuid_restored:
+        movabsq $(SYSTRAP_THUNKS + THUNK_CPUID), %rdx
+        leaq (%rdx, %rbx, 4), %rdx
+        jmpq *%rdx
+        .globl systrap_cpuid_end
+systrap_cpuid_end:
+
 // --- the agent ---------------------------------------------------------------------------------------------------
 
 // Runs before any guest code: what it writes into the area can still be trusted.

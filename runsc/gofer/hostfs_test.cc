@@ -10,6 +10,8 @@
 namespace moat {
 namespace {
 
+class DerivedThing final : public RefCounted {};
+
 class HostFsTest : public testing::TestWithParam<HostCache> {
  protected:
   HostFsTest() : gofer_(Mounts(tree_)) {
@@ -189,6 +191,29 @@ TEST_P(HostFsTest, AMappingOutlivesTheMount) {
   vfs_.reset();
   fs_.reset();
   EXPECT_TRUE(m->Translate(0, 4096, false).ok());
+}
+
+TEST_P(HostFsTest, WhatIsDerivedFromBytesGoesWithTheFirstChance) {
+  const auto make = [] { return RefPtr<RefCounted>(MakeRef<DerivedThing>()); };
+  const auto derived = [&](const char* path) {
+    return vfs().Open(path, O_RDONLY).value()->GetMappable().value()->Derived(make);
+  };
+  for (const char* name : {"written", "cut"}) tree_.Write(name, "bytes");
+  const bool exclusive = GetParam() == HostCache::kExclusive;
+  for (const char* path : {"/written", "/cut"}) {
+    const RefPtr<RefCounted> first = derived(path);
+    EXPECT_EQ(exclusive, first.get() != nullptr) << path;
+    EXPECT_EQ(first.get(), derived(path).get()) << path;
+  }
+  // Whoever can write need not have done it yet.
+  RefPtr<File> writer = vfs().Open("/written", O_RDWR).value();
+  EXPECT_EQ(nullptr, derived("/written").get());
+  writer = nullptr;
+  EXPECT_EQ(nullptr, derived("/written").get());
+  ASSERT_TRUE(vfs().Truncate("/cut", 2).ok());
+  EXPECT_EQ(nullptr, derived("/cut").get());
+  ASSERT_TRUE(vfs().Write("/new", "x").ok());
+  EXPECT_EQ(nullptr, derived("/new").get());
 }
 
 TEST_P(HostFsTest, FifosAndDevicesAreNotOpenedOnTheHost) {

@@ -38,6 +38,10 @@ Result<std::unique_ptr<Kernel>> Kernel::Create(KernelOptions options) {
   const Platform::CallTables tables = kernel->platform_->call_tables();
   env.call_tables = tables.start;
   env.call_tables_length = tables.length;
+  if (CodePatcher* patcher = kernel->platform_->code_patcher()) {
+    kernel->code_ = TRY(CodeStore::Create(*patcher, *kernel->memory_, tables.start, tables.shared));
+    env.code = kernel->code_.get();
+  }
   TRY(MakeVdso(&env));
   kernel->root_user_ns_ = UserNamespace::CreateRoot();
   const RefPtr<UserNamespace>& owner = kernel->root_user_ns_;

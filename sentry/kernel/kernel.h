@@ -136,6 +136,7 @@ class Kernel {
   std::unique_ptr<Platform> platform_;
   std::unique_ptr<MemoryFile> memory_;
   std::unique_ptr<CommitAccount> commit_;
+  std::unique_ptr<CodeStore> code_;
   MmEnvironment mm_environment_;
   CpuSet allowed_cpus_;
   std::unique_ptr<CpuShare> cpu_share_;

@@ -55,6 +55,7 @@ Result<TaskExec::NewProgram> TaskExec::Load(Task& t, const VfsContext& ctx, Exec
 
   RefPtr<AddressSpace> space = TRY(kernel.platform().NewAddressSpace());
   program.mm = MemoryManager::Create(kernel.mm_environment(), std::move(space));
+  if (TraceStop::Traced(t)) program.mm->KeepCode();
   ImageIdentity identity;
   identity.uid = cred.user_ns->FromKuid(cred.uid);
   identity.euid = cred.user_ns->FromKuid(cred.euid);

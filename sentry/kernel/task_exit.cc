@@ -63,6 +63,7 @@ void TaskExit::LeaveMemory(Task& t) {
     (void)futexes.Wake(mm, t.clear_child_tid, true, 1, ~0u);
     t.clear_child_tid = 0;
   }
+  mm.NoteCalls(*t.context_);
   (void)mm.FlushPending(t.context_.get());
 }
 

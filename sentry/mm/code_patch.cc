@@ -1,8 +1,10 @@
 // MemoryManager's part in faster calls: it reads the code around a hot `syscall`, asks the platform how to rewrite it,
-// and writes that into private copies of the pages. The file keeps its bytes; a forked child shares the copies.
+// and writes that into private copies of the pages. The file keeps its bytes; a forked child shares the copies. What
+// processes share from their start: code_place.cc.
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <ranges>
 #include <span>
 
 #include "sentry/mm/memory_manager.h"
@@ -36,33 +38,51 @@ bool MemoryManager::StoreCode(GuestAddr addr, const std::vector<uint8_t>& bytes)
   return ForceStore(word, old, changed);
 }
 
-void MemoryManager::PatchCall(GuestAddr behind, uint32_t number, const MmLimits& limits, Context* caller) {
-  if (env_.call_tables_length == 0 || keep_code_.load(std::memory_order_relaxed)) return;
-  GuestAddr start, end;
-  bool need_tables;
+bool MemoryManager::MapCallTables(const MmLimits& limits, Context* caller) {
+  if (env_.call_tables_length == 0) return false;
   {
     MutexLock mapping(mapping_mu_);
-    if (call_tables_ == CallTablesState::kImpossible) return;
-    need_tables = call_tables_ == CallTablesState::kNone;
+    if (call_tables_ != CallTablesState::kNone) return call_tables_ == CallTablesState::kMapped;
+  }
+  MmapRequest request;
+  request.addr = env_.call_tables;
+  request.length = env_.call_tables_length;
+  request.prot = PROT_READ;
+  request.flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | MAP_NORESERVE;
+  request.source = MakeRef<NamedMappingSource>("[calls]");
+  const bool mapped = Mmap(request, limits, caller).ok();
+  MutexLock mapping(mapping_mu_);
+  call_tables_ = mapped ? CallTablesState::kMapped : CallTablesState::kImpossible;
+  if (!mapped) return false;
+  // As Linux seals its own mappings: patched code relies on them.
+  vmas_.Find(env_.call_tables)->second.flags |= kVmaSealed;
+  if (env_.code == nullptr) return true;
+  const FileRange shared = env_.code->tables();
+  MutexLock pages(pages_mu_);
+  RemoveRuns(env_.call_tables, env_.call_tables + shared.length());
+  PageRun run;
+  run.start = env_.call_tables;
+  run.end = run.start + shared.length();
+  run.offset = shared.start;
+  run.fd = env_.memory->fd();
+  run.in_memory_file = run.owned = run.cow = true;
+  run.prot = PROT_READ;
+  env_.memory->AddRef(shared);
+  AddRun(std::move(run));
+  return true;
+}
+
+void MemoryManager::PatchCall(GuestAddr behind, uint32_t number, const MmLimits& limits, Context* caller) {
+  if (keep_code_.load(std::memory_order_relaxed)) return;
+  GuestAddr start, end;
+  {
+    MutexLock mapping(mapping_mu_);
     VmaSet::iterator it = vmas_.Find(behind - 1);
     if (it == vmas_.end() || !IsConstantCode(it->second)) return;
     start = std::max(it->second.start, behind - kBefore);
     end = std::min(it->second.end, behind + kBehind);
   }
-  if (need_tables) {
-    MmapRequest request;
-    request.addr = env_.call_tables;
-    request.length = env_.call_tables_length;
-    request.prot = PROT_READ;
-    request.flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | MAP_NORESERVE;
-    request.source = MakeRef<NamedMappingSource>("[calls]");
-    const bool mapped = Mmap(request, limits, caller).ok();
-    MutexLock mapping(mapping_mu_);
-    call_tables_ = mapped ? CallTablesState::kMapped : CallTablesState::kImpossible;
-    if (!mapped) return;
-    // As Linux seals its own mappings: patched code relies on them.
-    vmas_.Find(env_.call_tables)->second.flags |= kVmaSealed;
-  }
+  if (!MapCallTables(limits, caller)) return;
   std::vector<uint8_t> bytes(end - start);
   if (ForceCopyIn(bytes.data(), start, bytes.size()) != bytes.size()) return;
   std::optional<CodePatch> patch = space_->PlanPatch({start, bytes}, behind, number);
@@ -70,6 +90,7 @@ void MemoryManager::PatchCall(GuestAddr behind, uint32_t number, const MmLimits&
   for (const CodePatch::Piece& piece : patch->tables) {
     if (ForceCopyOut(piece.address, piece.bytes.data(), piece.bytes.size()) != piece.bytes.size()) return;
   }
+  if (ForceCopyOut(patch->return_slot, &behind, sizeof behind) != sizeof behind) return;
   auto original = [&](const CodePatch::Piece& piece) {
     const auto from = bytes.begin() + static_cast<ptrdiff_t>(piece.address - start);
     return std::vector<uint8_t>(from, from + static_cast<ptrdiff_t>(piece.bytes.size()));
@@ -88,9 +109,13 @@ void MemoryManager::PatchCall(GuestAddr behind, uint32_t number, const MmLimits&
   (void)Finish(caller);
 }
 
+void MemoryManager::RestoreCode(const CodePatch::Piece& piece) { (void)StoreCode(piece.address, piece.bytes); }
+
+// Another thread may stand in padding, on its way: there it stays as it is, unless nobody else can be in the space.
 // `keep_padding`: the range's own bytes are about to change, not its mapping: padding that is not in use any more still
 // hides what the program had there.
 void MemoryManager::UnpatchCalls(GuestAddr start, GuestAddr end, bool keep_padding) {
+  UnplaceCode(start, end, keep_padding);
   std::vector<PatchedCall> there;
   {
     MutexLock mapping(mapping_mu_);
@@ -106,9 +131,12 @@ void MemoryManager::UnpatchCalls(GuestAddr start, GuestAddr end, bool keep_paddi
     }
     std::erase_if(patched_calls_, [](const PatchedCall& p) { return p.original.empty() && p.padding.empty(); });
   }
-  for (const PatchedCall& p : there) {
+  const bool alone = HasOneRef();
+  // The last one first: its padding may be what another has left of its own.
+  for (const PatchedCall& p : std::views::reverse(there)) {
     if (p.original.empty()) continue;
-    (void)StoreCode(p.start, p.original);
+    RestoreCode({p.start, p.original});
+    for (size_t i = 0; alone && i < p.padding.size(); ++i) RestoreCode(p.padding[i]);
     space_->ForgetPatches(p.start, p.start + p.original.size());
   }
 }
@@ -131,6 +159,13 @@ size_t MemoryManager::TracerCopyIn(void* dst, GuestAddr src, size_t n) {
     }
   };
   MutexLock mapping(mapping_mu_);
+  for (const PlacedCode& p : placed_code_) {
+    if (p.start >= src + n || p.end <= src) continue;
+    for (const RefPtr<const CodeSite>& site : p.image->sites()) {
+      if (!p.Covers(*site)) continue;
+      for (const CodePatch::Piece& piece : site->originals) overlay(p.bias + piece.address, piece.bytes);
+    }
+  }
   for (const PatchedCall& p : patched_calls_) {
     overlay(p.start, p.original);
     for (const CodePatch::Piece& piece : p.padding) overlay(piece.address, piece.bytes);

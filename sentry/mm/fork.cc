@@ -28,7 +28,9 @@ void MemoryManager::Detach() {
   // Dropped without a lock held. The stub still has the files mapped, but no guest code runs there any more.
   std::vector<RefPtr<RefCounted>> objects;
   RefPtr<RefCounted> executable;
+  std::vector<PlacedCode> code;
   MutexLock mapping(mapping_mu_);
+  code.swap(placed_code_);
   executable = std::move(executable_);
   while (!vmas_.empty()) EraseVma(vmas_.begin());
   MutexLock pages(pages_mu_);
@@ -89,6 +91,7 @@ Result<RefPtr<MemoryManager>> MemoryManager::Fork(RefPtr<AddressSpace> child_spa
       child->brk_ = brk_;
       child->stack_limit_ = stack_limit_.load(std::memory_order_relaxed);
       child->patched_calls_ = patched_calls_;
+      child->placed_code_ = placed_code_;
       child->call_tables_ = call_tables_;
       child->keep_code_ = keep_code_.load(std::memory_order_relaxed);
       child->dumpable_ = dumpable_.load(std::memory_order_relaxed);

@@ -94,6 +94,7 @@ Result<GuestAddr> MemoryManager::Mmap(const MmapRequest& request, const MmLimits
   const bool loads = (request.flags & MAP_DENYWRITE) != 0 && vma.mappable && !shared && (prot & PROT_WRITE) == 0;
   const When when = loads && !populate ? When::kLater : When::kNow;
   Result<void> mapped = MapEagerly(vma.start, vma.end, when);
+  if (mapped.ok()) PlaceCode(vma, when, limits, caller);
   if (mapped.ok() && populate) (void)Populate(vma.start, vma.end, false);
   if (mapped.ok() && space_->MayWait()) return vma.start;
   Result<void> flushed = Finish(caller);

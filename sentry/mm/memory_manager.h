@@ -28,10 +28,12 @@
 #include "platform/memory/memory_file.h"
 #include "platform/platform.h"
 #include "platform/usermem/guest_memory.h"
+#include "sentry/code/code_store.h"
 #include "sentry/mm/commit_account.h"
 #include "sentry/mm/fork_habits.h"
 #include "sentry/mm/guest_clock.h"
 #include "sentry/mm/page_map.h"
+#include "sentry/mm/placed_code.h"
 #include "sentry/mm/vma_set.h"
 
 namespace moat {
@@ -59,6 +61,8 @@ struct MmEnvironment {
   // Platform::call_tables(); length 0: hot calls are left as they are.
   GuestAddr call_tables = 0;
   uint64_t call_tables_length = 0;
+  // For code that processes share; null: each has the files' own.
+  CodeStore* code = nullptr;
 };
 
 struct MmapRequest {
@@ -184,6 +188,8 @@ class MemoryManager final : public RefCounted, public GuestMemory, public Mappin
   // The `syscall` in front of `behind` has made call `number` often: rewrites the code around it as the platform wants
   // it, in private copies of its pages, if it is code that nobody can write to.
   void PatchCall(GuestAddr behind, uint32_t number, const MmLimits& limits, Context* caller);
+  // The same for later processes: `context` leaves this space, and tells what has called in it.
+  void NoteCalls(Context& context);
   // Whether the program has a `syscall` instruction at `ip`.
   bool IsCall(GuestAddr ip);
 
@@ -273,12 +279,6 @@ class MemoryManager final : public RefCounted, public GuestMemory, public Mappin
   void CountVma(const Vma& vma, int sign) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mapping_mu_);
   Result<void> Announce(const Vma& vma) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mapping_mu_);
   void Withdraw(const Vma& vma) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mapping_mu_);
-  // Puts back the code of patched sites in the range, which is about to become writable or to move.
-  void UnpatchCalls(GuestAddr start, GuestAddr end) { UnpatchCalls(start, end, false); }
-  void UnpatchCalls(GuestAddr start, GuestAddr end, bool keep_padding);
-  // One store to an aligned word whatever its protection, if it still is `old`.
-  bool ForceStore(GuestAddr word, uint32_t old, uint32_t desired);
-  bool StoreCode(GuestAddr addr, const std::vector<uint8_t>& bytes);
   void RemoveMappings(GuestAddr start, GuestAddr end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mapping_mu_)
       ABSL_LOCKS_EXCLUDED(pages_mu_);
   bool FullyMapped(GuestAddr start, GuestAddr end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mapping_mu_);
@@ -316,6 +316,23 @@ class MemoryManager final : public RefCounted, public GuestMemory, public Mappin
       ABSL_LOCKS_EXCLUDED(mapping_mu_, pages_mu_);
   // True when `addr` still is what `vma` says; then mapping_mu_ protects that.
   bool StillMaps(const Vma& vma, GuestAddr addr, uint64_t length) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mapping_mu_);
+
+  // --- rewritten code (code_patch.cc, code_place.cc) ---
+  // Puts back the code of patched sites in the range, which is about to become writable or to move.
+  void UnpatchCalls(GuestAddr start, GuestAddr end) { UnpatchCalls(start, end, false); }
+  void UnpatchCalls(GuestAddr start, GuestAddr end, bool keep_padding);
+  // Maps the tables that rewritten code jumps through, if they are not there. False: their place is taken.
+  bool MapCallTables(const MmLimits& limits, Context* caller) ABSL_LOCKS_EXCLUDED(mapping_mu_, pages_mu_);
+  // Puts what all processes share of the new mapping's code in its place.
+  void PlaceCode(const Vma& vma, When when, const MmLimits& limits, Context* caller)
+      ABSL_LOCKS_EXCLUDED(mapping_mu_, pages_mu_);
+  bool PlacePieces(const Vma& vma, const CodeImage& image, When when) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mapping_mu_);
+  // Of what is placed in [start, end), whole pages: puts back the sites.
+  void UnplaceCode(GuestAddr start, GuestAddr end, bool keep_padding) ABSL_LOCKS_EXCLUDED(mapping_mu_, pages_mu_);
+  // One store to an aligned word whatever its protection, if it still is `old`.
+  bool ForceStore(GuestAddr word, uint32_t old, uint32_t desired);
+  bool StoreCode(GuestAddr addr, const std::vector<uint8_t>& bytes);
+  void RestoreCode(const CodePatch::Piece& piece);
 
   // --- private anonymous memory (anonymous.cc) ---
   using Touch = MemoryFile::Touch;
@@ -408,6 +425,7 @@ class MemoryManager final : public RefCounted, public GuestMemory, public Mappin
   };
   std::atomic<bool> keep_code_{false};
   std::vector<PatchedCall> patched_calls_ ABSL_GUARDED_BY(mapping_mu_);
+  std::vector<PlacedCode> placed_code_ ABSL_GUARDED_BY(mapping_mu_);
   enum class CallTablesState : uint8_t { kNone, kMapped, kImpossible };
   CallTablesState call_tables_ ABSL_GUARDED_BY(mapping_mu_) = CallTablesState::kNone;
   GuestAddr mmap_base_ ABSL_GUARDED_BY(mapping_mu_);

@@ -126,7 +126,8 @@ void MemoryManager::JoinVmas(GuestAddr start, GuestAddr end) {
 
 void MemoryManager::RemoveMappings(GuestAddr start, GuestAddr end) {
   const auto inside = [&](const PatchedCall& p) { return p.start >= start && p.start < end; };
-  if (std::erase_if(patched_calls_, inside) != 0) space_->ForgetPatches(start, end);
+  const bool had_code = !CutPlacedCode(placed_code_, start, end).empty();
+  if (std::erase_if(patched_calls_, inside) != 0 || had_code) space_->ForgetPatches(start, end);
   if (!vmas_.Overlaps(start, end)) return;
   SplitVma(start);
   SplitVma(end);

@@ -1,4 +1,4 @@
-#include "platform/systrap/padding.h"
+#include "platform/systrap/decode.h"
 
 #include <capstone/capstone.h>
 
@@ -51,6 +51,19 @@ std::vector<Padding> FindPaddings(std::span<const uint8_t> code, uint64_t addres
     }
     if (!std::exchange(padding, true)) found.push_back({offset, 0});
     found.back().length += d.insn->size;
+  }
+  return found;
+}
+
+std::vector<uint64_t> FindCpuids(std::span<const uint8_t> code, uint64_t address) {
+  std::vector<uint64_t> found;
+  Decoder& d = Decoder::Get();
+  MutexLock lock(d.mu);
+  if (!d.ok()) return found;
+  const uint8_t* at = code.data();
+  size_t left = code.size();
+  while (left > 0 && cs_disasm_iter(d.handle, &at, &left, &address, d.insn)) {
+    if (d.insn->id == X86_INS_CPUID) found.push_back(address);
   }
   return found;
 }

@@ -1,6 +1,7 @@
-// Finds room in code that is never executed: the padding behind ends of functions.
-#ifndef MOAT_PLATFORM_SYSTRAP_PADDING_H_
-#define MOAT_PLATFORM_SYSTRAP_PADDING_H_
+// Looks at code by decoding it: for room that is never executed, the padding behind ends of functions, and for single
+// instructions.
+#ifndef MOAT_PLATFORM_SYSTRAP_DECODE_H_
+#define MOAT_PLATFORM_SYSTRAP_DECODE_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -20,6 +21,9 @@ struct Padding {
 // The first call makes the decoder's tables, with host calls that the sentry has only before its lockdown.
 std::vector<Padding> FindPaddings(std::span<const uint8_t> code, uint64_t address);
 
+// The same way: the address behind each `cpuid`, up to what is not understood.
+std::vector<uint64_t> FindCpuids(std::span<const uint8_t> code, uint64_t address);
+
 }  // namespace moat::systrap_platform
 
-#endif  // MOAT_PLATFORM_SYSTRAP_PADDING_H_
+#endif  // MOAT_PLATFORM_SYSTRAP_DECODE_H_

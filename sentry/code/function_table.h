@@ -1,0 +1,43 @@
+// FunctionTable: where a program's functions are, as its unwind information says: a range that is all code, whose first
+// byte begins an instruction. Other bytes of an executable segment may be data. The file may be anything.
+// Source: Linux Standard Base, "Exception Frames" (.eh_frame, .eh_frame_hdr); elf(5).
+#ifndef MOAT_SENTRY_CODE_FUNCTION_TABLE_H_
+#define MOAT_SENTRY_CODE_FUNCTION_TABLE_H_
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "sentry/code/object_reader.h"
+
+namespace moat {
+
+class FunctionTable {
+ public:
+  // Of an ELF64 file with the usual sorted table; nullopt: it has none, or one of another form.
+  static std::optional<FunctionTable> Read(ObjectReader& file);
+
+  struct Range {
+    uint64_t start, end;  // offsets in the file
+  };
+  // The function around a byte of the file.
+  std::optional<Range> Find(ObjectReader& file, uint64_t offset) const;
+
+ private:
+  struct Segment {
+    uint64_t vaddr, offset, size;
+  };
+  struct Row {
+    int32_t function, description;  // from the table's own address
+  };
+  std::optional<uint64_t> ToOffset(uint64_t vaddr) const;
+  std::optional<uint64_t> ToVaddr(uint64_t offset) const;
+
+  std::vector<Segment> segments_;
+  uint64_t table_vaddr_ = 0;
+  std::vector<Row> rows_;  // sorted
+};
+
+}  // namespace moat
+
+#endif  // MOAT_SENTRY_CODE_FUNCTION_TABLE_H_

@@ -1,0 +1,134 @@
+// MemoryManager's part in code that processes share (sentry/code): where a file is mapped as code, pages in which sites
+// were rewritten take the place of the file's own, and the address space gets its own part of the tables.
+#include <algorithm>
+
+#include "sentry/code/code_file.h"
+#include "sentry/mm/memory_manager.h"
+
+namespace moat {
+namespace {
+
+bool MayBeShared(const Vma& vma) {
+  return vma.mappable && !vma.shared() && vma.kind == VmaKind::kPlain && (vma.prot & PROT_EXEC) != 0 &&
+         (vma.prot & PROT_READ) != 0 && (vma.prot & PROT_WRITE) == 0;
+}
+
+CodePatch::Piece Moved(CodePatch::Piece piece, uint64_t bias) {
+  piece.address += bias;
+  return piece;
+}
+
+}  // namespace
+
+void MemoryManager::PlaceCode(const Vma& vma, When when, const MmLimits& limits, Context* caller) {
+  if (env_.code == nullptr || !MayBeShared(vma) || keep_code_.load(std::memory_order_relaxed)) return;
+  const RefPtr<CodeFile> file = CodeFile::Of(*vma.mappable, *env_.code);
+  if (!file) return;
+  const RefPtr<const CodeImage> image = file->NoteMapped(vma.mappable, vma.offset, vma.offset + vma.length());
+  if (!image || !MapCallTables(limits, caller)) return;
+  const PlacedCode placed{image, vma.start - vma.offset, vma.start, vma.end};
+  {
+    MutexLock mapping(mapping_mu_);
+    // A site has one address in a process: who maps a file twice has the second one as it is.
+    const bool has_it = std::ranges::any_of(image->sites(), [&](const RefPtr<const CodeSite>& site) {
+      return placed.Covers(*site) && std::ranges::any_of(placed_code_, [&](const PlacedCode& p) {
+               return p.image->patches()->Has(site->patch.site) && p.Covers(*site);
+             });
+    });
+    if (has_it || !StillMaps(vma, vma.start, vma.length()) || !PlacePieces(vma, *image, when)) return;
+    placed_code_.push_back(placed);
+  }
+  space_->PlacePatches(image->patches(), placed.bias, vma.start, vma.end);
+  for (const RefPtr<const CodeSite>& site : image->sites()) {
+    if (!placed.Covers(*site)) continue;
+    const GuestAddr behind = placed.bias + site->behind;
+    (void)ForceCopyOut(site->patch.return_slot, &behind, sizeof behind);
+  }
+}
+
+bool MemoryManager::PlacePieces(const Vma& vma, const CodeImage& image, When when) {
+  MutexLock pages(pages_mu_);
+  std::vector<PageRun> placed;
+  for (const CodeImage::Piece& piece : image.pieces()) {
+    const uint64_t start = std::max(piece.start, vma.offset), end = std::min(piece.end, vma.offset + vma.length());
+    if (start >= end) continue;
+    PageRun run;
+    run.start = vma.start + (start - vma.offset);
+    run.end = vma.start + (end - vma.offset);
+    run.offset = piece.memory + (start - piece.start);
+    run.fd = env_.memory->fd();
+    run.in_memory_file = run.owned = run.cow = true;
+    run.prot = vma.prot;
+    // All of them or none: a site in one that is not there would be taken for rewritten.
+    PageMap::iterator there = pages_.Find(run.start);
+    if (there == pages_.end() || there->second.end < run.end || there->second.owned) return false;
+    placed.push_back(std::move(run));
+  }
+  for (PageRun& run : placed) {
+    pages_.SplitAt(run.start);
+    pages_.SplitAt(run.end);
+    PageMap::iterator there = pages_.Find(run.start);
+    ReleaseRun(there->second);
+    pages_.Erase(there);
+    env_.memory->AddRef(run.range());
+    AddRun(std::move(run), when);
+  }
+  ForgetSpans();
+  return !placed.empty();
+}
+
+void MemoryManager::NoteCalls(Context& context) {
+  if (env_.code == nullptr || keep_code_.load(std::memory_order_relaxed)) return;
+  struct Called {
+    RefPtr<Mappable> object;
+    uint64_t behind;
+    uint32_t number, calls;
+  };
+  std::vector<Called> called;
+  {
+    MutexLock mapping(mapping_mu_);
+    context.TakeCalls([&](GuestAddr behind, uint32_t number, uint32_t calls) {
+      mapping_mu_.AssertHeld();
+      VmaSet::iterator it = vmas_.Find(behind - 1);
+      if (it == vmas_.end() || !MayBeShared(it->second)) return;
+      called.push_back({it->second.mappable, it->second.OffsetOf(behind), number, calls});
+    });
+  }
+  std::ranges::sort(called, {}, [](const Called& c) { return c.object.get(); });
+  for (size_t i = 0; i < called.size();) {
+    const RefPtr<Mappable>& object = called[i].object;
+    const RefPtr<CodeFile> file = CodeFile::Of(*object, *env_.code);
+    for (; i < called.size() && called[i].object == object.get(); ++i) {
+      if (file) file->NoteCalls(called[i].behind, called[i].number, called[i].calls);
+    }
+    if (file) file->BuildWanted(object);
+  }
+}
+
+void MemoryManager::UnplaceCode(GuestAddr start, GuestAddr end, bool keep_padding) {
+  const bool alone = HasOneRef();
+  std::vector<PlacedCode> cut;
+  {
+    MutexLock mapping(mapping_mu_);
+    cut = CutPlacedCode(placed_code_, start, end);
+    for (const PlacedCode& p : cut) {
+      for (const RefPtr<const CodeSite>& site : p.image->sites()) {
+        if (!keep_padding || !p.Covers(*site) || site->originals.size() == 1) continue;
+        PatchedCall padding{p.bias + site->originals.back().address, {}};
+        for (size_t i = 0; i + 1 < site->originals.size(); ++i)
+          padding.padding.push_back(Moved(site->originals[i], p.bias));
+        patched_calls_.push_back(std::move(padding));
+      }
+    }
+  }
+  for (const PlacedCode& p : cut) {
+    for (const RefPtr<const CodeSite>& site : p.image->sites()) {
+      if (!p.Covers(*site)) continue;
+      RestoreCode(Moved(site->originals.back(), p.bias));
+      for (size_t i = 0; alone && i + 1 < site->originals.size(); ++i) RestoreCode(Moved(site->originals[i], p.bias));
+    }
+    space_->ForgetPatches(p.start, p.end);
+  }
+}
+
+}  // namespace moat
