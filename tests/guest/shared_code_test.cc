@@ -14,7 +14,7 @@
 #include <ucontext.h>
 #include <unistd.h>
 
-#include <array>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -285,6 +285,53 @@ MOAT_ROLE(replaced) {
   return CountWrongAnswers();
 }
 TEST(SharedCode, CodeThatIsMappedAnew) { EXPECT_EQ(StartManyTimes("replaced"), 0); }
+
+MOAT_ROLE(discarded) {
+  char* const page = const_cast<char*>(cpuid_code_start);
+  const size_t size = static_cast<size_t>(cpuid_code_end - cpuid_code_start);
+  if (madvise(page, size, MADV_DONTNEED) != 0) return 1;
+  const std::vector<uint8_t> own = FileBytes(page, size);
+  if (own.size() != size || memcmp(own.data(), page, size) != 0) return 2;
+  return CountWrongAnswers();
+}
+TEST(SharedCode, CodeThatIsReadAnew) { EXPECT_EQ(StartManyTimes("discarded"), 0); }
+
+MOAT_ROLE(vandal) {
+  // Whatever a sandbox has put into this process beside its own: the worst to it, by every way there is.
+  std::istringstream maps(ReadFile("/proc/self/maps"));
+  const ScopedFd memory(open("/proc/self/mem", O_RDWR));
+  for (std::string line; std::getline(maps, line);) {
+    if (!line.ends_with("[calls]") && line.find(SelfPath()) == std::string::npos) continue;
+    uintptr_t start, end;
+    if (sscanf(line.c_str(), "%lx-%lx", &start, &end) != 2) return 1;
+    if (!line.ends_with("[calls]") && line.find("r-xp") == std::string::npos) continue;
+    const std::vector<char> junk(end - start, 0x66);
+    if (!line.ends_with("[calls]")) {
+      // Code: but for what this runs itself.
+      const auto from = reinterpret_cast<uintptr_t>(cpuid_code_start);
+      (void)pwrite(memory.get(), junk.data(), static_cast<size_t>(cpuid_code_end - cpuid_code_start),
+                   static_cast<off_t>(from));
+      continue;
+    }
+    char* const at = reinterpret_cast<char*>(start);
+    if (mprotect(at, end - start, PROT_READ | PROT_WRITE) == 0) memset(at, 0x66, end - start);
+    (void)pwrite(memory.get(), junk.data(), junk.size(), static_cast<off_t>(start));
+    (void)madvise(at, end - start, MADV_REMOVE);
+    (void)madvise(at, end - start, MADV_DONTNEED);
+    (void)mremap(at, end - start, end - start, MREMAP_MAYMOVE | MREMAP_FIXED, at + (1 << 20));
+    (void)munmap(at, end - start);
+  }
+  // What is left may be unfit to live in: by a call of no site that others have.
+  __asm__ volatile("mov $231, %%eax\nmov $0, %%edi\nsyscall" ::: "rax", "rdi", "rcx", "r11", "memory");
+  return 0;
+}
+TEST(SharedCode, AVandalHarmsOnlyItself) {
+  EXPECT_EQ(StartManyTimes("cpuid"), 0);
+  (void)StartManyTimes("vandal");
+  EXPECT_EQ(StartManyTimes("cpuid"), 0);
+  EXPECT_EQ(StartManyTimes("calls", {std::to_string(getpid())}), 0);
+  EXPECT_EQ(StartManyTimes("data"), 0);
+}
 
 MOAT_ROLE(twice) {
   // The file's code once more, elsewhere: CpuidExtended of there has the same answers.
