@@ -54,18 +54,29 @@ int RunGofer(GoferConfig config) {
 
   gofer::Server server(config.mounts);
   size_t count = config.connections.size();
-  std::latch prepared(static_cast<ptrdiff_t>(count)), go(1);
+  // One for each CPU: with one CPU an assistant would only take turns with whom it assists.
+  const bool assisted = count > 1;
+  std::latch prepared(static_cast<ptrdiff_t>(count + (assisted ? 1 : 0))), go(1);
   std::atomic<int> error{0};
+  auto prepare = [&] {
+    Result<void> ready = gofer::Server::PrepareThread(config.proc_self_fd.get());
+    if (!ready.ok()) error = static_cast<int>(ready.error());
+    prepared.count_down();
+    go.wait();
+    return error == 0;
+  };
   std::vector<std::thread> threads;
   for (size_t i = 0; i < count; ++i) {
     threads.emplace_back([&, i] {
-      Result<void> ready = gofer::Server::PrepareThread(config.proc_self_fd.get());
-      if (!ready.ok()) error = static_cast<int>(ready.error());
-      prepared.count_down();
-      go.wait();
-      if (error == 0) server.Serve(config.connections[i].get());
+      if (prepare()) server.Serve(config.connections[i].get());
       // The client sees at once that nobody serves this connection any more.
       config.connections[i].Reset();
+    });
+  }
+  std::thread assistant;
+  if (assisted) {
+    assistant = std::thread([&] {
+      if (prepare()) server.Assist();
     });
   }
   prepared.wait();
@@ -80,6 +91,8 @@ int RunGofer(GoferConfig config) {
   }
   go.count_down();
   for (std::thread& t : threads) t.join();
+  server.StopAssisting();
+  if (assisted) assistant.join();
   return error == 0 ? 0 : Fail(failed, error);
 }
 

@@ -77,10 +77,44 @@ TEST_F(LookUpProtocolTest, AReplyThatWouldBeTooLongIsShorter) {
     names.push_back("link" + std::to_string(i));
     std::filesystem::create_symlink(std::string(4000, 't'), tree_ / names.back());
   }
+  const size_t before = OpenDescriptors();
   auto found = LookUp(root_, {names.begin(), names.end()}, 0).value();
   EXPECT_GE(found.size(), 10u);
   EXPECT_LT(found.size(), names.size());
   for (const auto& f : found) EXPECT_EQ(4000u, f.target.size());
+  // The gofer, in this process, has kept nothing of those that it did not answer.
+  EXPECT_EQ(before + found.size(), OpenDescriptors());
+}
+
+// More than one thread looks for them.
+TEST_F(LookUpProtocolTest, ManyNamesOfAllKinds) {
+  std::filesystem::create_directory(tree_ / "dir");
+  std::vector<std::string> names;
+  for (uint32_t i = 0; i < gofer::kMaxLookUp; ++i) {
+    names.push_back("name" + std::to_string(i));
+    const std::string path = tree_ / ("dir/" + names.back());
+    if (i % 4 == 0) std::filesystem::create_directories(path + "/" + names.back());
+    if (i % 4 == 1) std::filesystem::create_symlink("to " + names.back(), path);
+    if (i % 4 == 2) tree_.Write("dir/" + names.back(), std::string(i, 'x'));
+  }
+  const gofer::Handle dir = LookUp(root_, {"dir"}, 0).value()[0].handle;
+  for (int round = 0; round < 50; ++round) {
+    auto found = LookUp(dir, {names.begin(), names.end()}, gofer::kDonate | gofer::kList).value();
+    ASSERT_EQ(names.size(), found.size());
+    for (uint32_t i = 0; i < found.size(); ++i) {
+      const GoferClient::Found& f = found[i];
+      ASSERT_EQ(i % 4 == 3 ? kENOENT : Errno::kOK, f.error) << i;
+      ASSERT_EQ(i % 4 == 1 ? "to " + names[i] : "", f.target) << i;
+      ASSERT_EQ(i % 4 == 2, f.fd.valid()) << i;
+      if (i % 4 == 2) {
+        ASSERT_EQ(i, f.attr.size);
+        ASSERT_EQ(i, lseek(f.fd.get(), 0, SEEK_END));
+      }
+      ASSERT_EQ(i % 4 == 0 ? 3u : 0u, f.listing.entries.size()) << i;
+      for (const auto& e : f.listing.entries) ASSERT_TRUE(e.name[0] == '.' || e.name == names[i]);
+      client().Forget(f.handle);
+    }
+  }
 }
 
 TEST_F(LookUpProtocolTest, ALongBatchComesWithAllItsDescriptors) {

@@ -129,6 +129,9 @@ TEST(ProtocolFuzz, TheGoferSurvivesAHostileSentry) {
       if (gofer::Server::PrepareThread(proc.get()).ok()) server.Serve(pair.b.get());
       pair.b.Reset();
     });
+    std::thread assistant([&] {
+      if (gofer::Server::PrepareThread(proc.get()).ok()) server.Assist();
+    });
     // Something to work with: the first handles are the two roots.
     for (int i = 0; i < 200; ++i, ++requests) {
       std::string packet = HostileRequest(g);
@@ -145,6 +148,8 @@ TEST(ProtocolFuzz, TheGoferSurvivesAHostileSentry) {
     }
     pair.a.Reset();
     thread.join();
+    server.StopAssisting();
+    assistant.join();
   }
   printf("%d requests on %d connections\n", requests, connections);
   EXPECT_EQ("untouched", tree.Read("outside"));

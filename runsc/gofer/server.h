@@ -3,12 +3,14 @@
 #ifndef MOAT_RUNSC_GOFER_SERVER_H_
 #define MOAT_RUNSC_GOFER_SERVER_H_
 
+#include <cstring>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "fs/hostfs/protocol.h"
+#include "runsc/gofer/assistant.h"
 #include "runsc/gofer/devices.h"
 #include "runsc/gofer/gofer.h"
 #include "runsc/gofer/node.h"
@@ -29,6 +31,11 @@ struct Outgoing {
   std::span<std::byte> payload;
   size_t payload_size = 0;
 
+  // `payload` has room.
+  void Append(const void* bytes, size_t size) {
+    if (size != 0) memcpy(payload.data() + payload_size, bytes, size);
+    payload_size += size;
+  }
   // What travels along, in this order: a descriptor of its own, or that of a node.
   void Give(ScopedFd fd) {
     fds.push_back(fd.get());
@@ -51,6 +58,10 @@ class Server {
   // What a worker thread does first: /proc/self/fd becomes its working directory and its umask 0, both apart from
   // the other threads of the process.
   static Result<void> PrepareThread(int proc_self_fd);
+
+  // What one more thread does until StopAssisting, for which all calls of Serve must have ended.
+  void Assist() { assistant_.Work(); }
+  void StopAssisting() { assistant_.Stop(); }
 
   // Answers requests until the peer closes `socket` or breaks the protocol.
   void Serve(int socket);
@@ -102,6 +113,15 @@ class Server {
   enum class Opening { kPath, kListing, kContent };
   Result<RefPtr<Node>> LookUp(const Node& dir, const char* name, WalkStep& step, Opening opening = Opening::kPath);
   Result<ScopedFd> OpenRegular(const Node& dir, const char* name);
+  // What was found out about one name of a lookup.
+  struct Looked {
+    Found found = {};
+    RefPtr<Node> node;             // null: there is an error
+    std::vector<std::byte> extra;  // what follows the record
+    ScopedFd file;                 // a descriptor for the client, unless it gets the node's own
+  };
+  // On any thread. `directory`: it is listed as one.
+  void LookUpOne(const Node& dir, std::string_view name, bool directory, uint32_t flags, Looked& looked);
   // Puts the listing of `dir` at `to`, and what it is into `found`, unless it is long.
   void ListShort(const Node& dir, Found& found, std::span<std::byte> to);
   class NamesCheck;  // whether a listing tells all
@@ -112,6 +132,7 @@ class Server {
   const std::vector<GoferMount>& mounts_;
   NodeTable nodes_;
   Devices devices_;
+  Assistant assistant_;
   // Held while a name that was a regular file's is opened, so that nobody can put a FIFO or a device there through the
   // gofer; for writing by whatever gives an object that there is another name.
   SharedMutex moves_mu_{LockRank::kGofer};

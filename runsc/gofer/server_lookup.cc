@@ -4,6 +4,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "runsc/gofer/server.h"
@@ -100,8 +101,7 @@ Result<void> Server::Walk(const Incoming& in, Outgoing& out) {
     if (at->kind() == Node::Kind::kSealed) return kENOENT;
     WalkStep step = {};
     at = TRY(LookUp(*at, name.c_str(), step));
-    memcpy(out.payload.data() + out.payload_size, &step, sizeof step);
-    out.payload_size += sizeof step;
+    out.Append(&step, sizeof step);
     ++out.reply.count;
     if (at->type() == S_IFLNK) {
       // The target saves the round trip that following the link would take.
@@ -110,6 +110,36 @@ Result<void> Server::Walk(const Incoming& in, Outgoing& out) {
     }
   }
   return {};
+}
+
+void Server::LookUpOne(const Node& dir, std::string_view given, bool directory, uint32_t flags, Looked& looked) {
+  Result<std::string> name = CheckedName(given);
+  Result<RefPtr<Node>> node = kENOENT;
+  WalkStep step = {};
+  if (!name.ok()) {
+    node = name.error();
+  } else if (dir.kind() != Node::Kind::kSealed) {
+    const bool wanted = (flags & (directory ? kList : kDonate)) != 0;
+    const Opening opening = directory ? Opening::kListing : Opening::kContent;
+    node = LookUp(dir, name->c_str(), step, wanted ? opening : Opening::kPath);
+  }
+  Found& found = looked.found;
+  if (!node.ok()) {
+    found.error = static_cast<int32_t>(node.error());
+    return;
+  }
+  looked.node = *node;
+  found.handle = step.handle;
+  found.attr = step.attr;
+  std::byte extra[std::max(kMaxTarget, kMaxListed)];
+  if (looked.node->type() == S_IFLNK) {
+    found.extra_length = static_cast<uint16_t>(ReadTarget(*looked.node, step.attr, extra));
+  } else if (looked.node->is_dir() && (flags & kList) != 0) {
+    ListShort(*looked.node, found, extra);
+  } else if (looked.node->type() == S_IFREG && (flags & kDonate) != 0 && !looked.node->is_open()) {
+    looked.file = Reopen(*looked.node, O_RDONLY).value_or(ScopedFd());
+  }
+  looked.extra.assign(extra, extra + found.extra_length);
 }
 
 Result<void> Server::LookUpNames(const Incoming& in, Outgoing& out) {
@@ -122,47 +152,33 @@ Result<void> Server::LookUpNames(const Incoming& in, Outgoing& out) {
   for (uint32_t i = 0; i < r.count; ++i) names[i] = TRY(NextName(rest));
   RefPtr<Node> dir = TRY(NodeOf(r.handle));
   if (!dir->is_dir()) return kENOTDIR;
+  Looked all[kMaxLookUp];
+  assistant_.Share(r.count, [&](uint32_t i) { LookUpOne(*dir, names[i], (r.value >> i & 1) != 0, r.flags, all[i]); });
   // The first record always fits.
   while (out.reply.count < r.count && out.payload_size + sizeof(Found) + kMaxTarget <= kMaxPayload) {
-    std::byte* at = out.payload.data() + out.payload_size;
-    Found found = {};
-    WalkStep step = {};
-    Result<std::string> name = CheckedName(names[out.reply.count]);
-    Result<RefPtr<Node>> node = kENOENT;
-    if (!name.ok()) {
-      node = name.error();
-    } else if (dir->kind() != Node::Kind::kSealed) {
-      const bool directory = (r.value >> out.reply.count & 1) != 0;
-      const bool wanted = (r.flags & (directory ? kList : kDonate)) != 0;
-      const Opening opening = directory ? Opening::kListing : Opening::kContent;
-      node = LookUp(*dir, name->c_str(), step, wanted ? opening : Opening::kPath);
+    Looked& looked = all[out.reply.count];
+    Found& found = looked.found;
+    // Listings take the room that records do not need.
+    const size_t records = (r.count - out.reply.count) * sizeof(Found) + kMaxTarget;
+    if (found.listing != 0 && out.payload_size + records + looked.extra.size() > kMaxPayload) {
+      found.listing = 0;
+      found.extra_length = 0;
+      looked.extra.clear();
     }
-    if (node.ok()) {
-      found.handle = step.handle;
-      found.attr = step.attr;
-      if ((*node)->type() == S_IFLNK) {
-        found.extra_length = static_cast<uint16_t>(ReadTarget(**node, step.attr, at + sizeof found));
-      }
-      // Listings take the room that records do not need.
-      size_t taken = out.payload_size + (r.count - out.reply.count) * sizeof(Found) + kMaxTarget;
-      if ((r.flags & kList) != 0 && (*node)->is_dir() && taken < kMaxPayload) {
-        ListShort(**node, found, {at + sizeof found, kMaxPayload - taken});
-      }
-      if ((r.flags & kDonate) != 0 && (*node)->type() == S_IFREG) {
-        if ((*node)->is_open()) {
-          out.Lend(*node);
-          found.has_fd = 1;
-        } else if (Result<ScopedFd> file = Reopen(**node, O_RDONLY); file.ok()) {
-          out.Give(std::move(file).value());
-          found.has_fd = 1;
-        }
-      }
-    } else {
-      found.error = static_cast<int32_t>(node.error());
+    if (looked.file.valid()) {
+      out.Give(std::move(looked.file));
+      found.has_fd = 1;
+    } else if (looked.node && looked.node->type() == S_IFREG && looked.node->is_open()) {
+      out.Lend(looked.node);
+      found.has_fd = 1;
     }
-    memcpy(at, &found, sizeof found);
-    out.payload_size += sizeof found + found.extra_length;
+    out.Append(&found, sizeof found);
+    out.Append(looked.extra.data(), looked.extra.size());
     ++out.reply.count;
+  }
+  // The client asks again for what had no room.
+  for (uint32_t i = out.reply.count; i < r.count; ++i) {
+    if (all[i].node) (void)nodes_.Remove(all[i].found.handle);
   }
   return {};
 }
