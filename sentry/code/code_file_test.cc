@@ -75,6 +75,16 @@ class CodeFileTest : public testing::Test {
     }
     return -1;
   }
+  // As if the program had no sorted table.
+  void HideSortedTable() {
+    const auto* elf = reinterpret_cast<const Elf64_Ehdr*>(content_.data());
+    const auto* headers = reinterpret_cast<const Elf64_Phdr*>(content_.data() + elf->e_phoff);
+    for (int i = 0; i < elf->e_phnum; ++i) {
+      if (headers[i].p_type != PT_GNU_EH_FRAME) continue;
+      for (uint64_t byte = 0; byte < sizeof headers[i].p_type; ++byte)
+        object_->Poke(elf->e_phoff + static_cast<uint64_t>(i) * sizeof headers[i] + byte, 0);
+    }
+  }
   int Own(uint64_t offset) const { return static_cast<uint8_t>(content_[offset]); }
 
   const std::string content_;
@@ -164,6 +174,32 @@ TEST_F(CodeFileTest, FindsFunctions) {
   EXPECT_FALSE(table->Find(reader, content_.size() + 4096));
 }
 
+// A static program comes without the sorted table: its section of frames says the same.
+TEST_F(CodeFileTest, FindsFunctionsByTheirFrames) {
+  ObjectReader reader(*object_, *memory_);
+  const std::optional<FunctionTable> table = FunctionTable::Read(reader);
+  HideSortedTable();
+  const std::optional<FunctionTable> frames = FunctionTable::Read(reader);
+  ASSERT_TRUE(table);
+  ASSERT_TRUE(frames);
+  int found = 0;
+  for (uint64_t offset = TextStart(); offset < TextEnd(); offset += 3) {
+    const std::optional<FunctionTable::Range> a = table->Find(reader, offset), b = frames->Find(reader, offset);
+    if (!b) continue;  // of another form than the usual one
+    ASSERT_TRUE(a) << offset;
+    EXPECT_EQ(a->start, b->start);
+    EXPECT_EQ(a->end, b->end);
+    ++found;
+  }
+  EXPECT_GT(found, 10);
+  EXPECT_TRUE(frames->Find(reader, FileOffset(reinterpret_cast<void*>(&code_test_first))));
+  EXPECT_FALSE(frames->Find(reader, FileOffset(code_test_data)));
+  // None of either.
+  const auto* elf = reinterpret_cast<const Elf64_Ehdr*>(content_.data());
+  for (uint64_t i = 0; i < elf->e_shnum * sizeof(Elf64_Shdr); ++i) object_->Poke(elf->e_shoff + i, 0);
+  EXPECT_FALSE(FunctionTable::Read(reader));
+}
+
 // Headers, tables and descriptions that lie: whatever comes out lies in the file or is nothing.
 TEST_F(CodeFileTest, HostileFiles) {
   std::mt19937_64 random(1);
@@ -175,6 +211,14 @@ TEST_F(CodeFileTest, HostileFiles) {
     if (headers[i].p_type == PT_GNU_EH_FRAME) targets.push_back({headers[i].p_offset, headers[i].p_filesz});
   }
   ASSERT_EQ(targets.size(), 3u);
+  const auto* sections = reinterpret_cast<const Elf64_Shdr*>(content_.data() + elf->e_shoff);
+  const char* const names = content_.data() + sections[elf->e_shstrndx].sh_offset;
+  targets.push_back({elf->e_shoff, elf->e_shnum * sizeof(Elf64_Shdr)});
+  for (int i = 0; i < elf->e_shnum; ++i) {
+    if (std::string_view(names + sections[i].sh_name) == ".eh_frame")
+      targets.push_back({sections[i].sh_offset, std::min<uint64_t>(sections[i].sh_size, 4096)});
+  }
+  ASSERT_EQ(targets.size(), 5u);
   ObjectReader reader(*object_, *memory_);
   for (int round = 0; round < 3000; ++round) {
     for (int i = 0; i < 4; ++i) {
@@ -185,6 +229,7 @@ TEST_F(CodeFileTest, HostileFiles) {
       for (const auto& [start, size] : targets) {
         for (uint64_t at = start; at < start + std::min<uint64_t>(size, 512); ++at) object_->Poke(at, content_[at]);
       }
+      if (round % 20 == 0) HideSortedTable();
     }
     const std::optional<FunctionTable> table = FunctionTable::Read(reader);
     if (!table) continue;

@@ -14,7 +14,8 @@ namespace moat {
 
 class FunctionTable {
  public:
-  // Of an ELF64 file with the usual sorted table; nullopt: it has none, or one of another form.
+  // Of an ELF64 file, from the usual sorted table or, where a static program was linked without, from the frames
+  // themselves; nullopt: it has neither, or of another form.
   static std::optional<FunctionTable> Read(ObjectReader& file);
 
   struct Range {
@@ -28,14 +29,16 @@ class FunctionTable {
     uint64_t vaddr, offset, size;
   };
   struct Row {
-    int32_t function, description;  // from the table's own address
+    int32_t function, description;  // from base_vaddr_
   };
+  bool ReadSorted(ObjectReader& file, uint64_t vaddr);
+  bool ReadFrames(ObjectReader& file, uint64_t vaddr, uint64_t offset, uint64_t size);
   std::optional<uint64_t> ToOffset(uint64_t vaddr) const;
   std::optional<uint64_t> ToVaddr(uint64_t offset) const;
 
   std::vector<Segment> segments_;
-  uint64_t table_vaddr_ = 0;
-  std::vector<Row> rows_;  // sorted
+  uint64_t base_vaddr_ = 0;  // of the table, or of the frames
+  std::vector<Row> rows_;    // sorted
 };
 
 }  // namespace moat
