@@ -69,14 +69,18 @@ MmUsage MemoryManager::Usage() {
     pieces.reserve(pages_.size());
     for (const auto& [start, run] : pages_) pieces.push_back({run.range(), run.owned, run.cow, run.in_memory_file});
   }
-  int probes = 0;
+  std::vector<FileRange> large[2];  // of shared objects, and owned
   for (const Piece& p : pieces) {
     if (!p.in_memory_file) {
       usage.rss_file += p.range.length();
+    } else if (p.range.length() > kAskAbove) {
+      large[p.owned].push_back(p.range);
     } else {
-      (p.owned ? usage.rss_anon : usage.rss_shmem) += Committed(env_.memory->fd(), p.range, &probes);
+      (p.owned ? usage.rss_anon : usage.rss_shmem) += p.range.length();
     }
   }
+  usage.rss_shmem += CountCommitted(env_.memory->fd(), std::move(large[false]), kMaxProbes);
+  usage.rss_anon += CountCommitted(env_.memory->fd(), std::move(large[true]), kMaxProbes);
   usage.rss = usage.rss_anon + usage.rss_file + usage.rss_shmem;
   MutexLock mapping(mapping_mu_);
   totals_.peak_rss = usage.peak_rss = std::max(totals_.peak_rss, usage.rss);
