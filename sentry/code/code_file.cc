@@ -16,8 +16,8 @@ namespace {
 
 using Kind = CodePatcher::Kind;
 
-// As many processes have mapped the file: more will.
-constexpr int kWorthwhile = 2;
+// As many processes have mapped the file: more will. A pipeline of a few programs is over before it could pay.
+constexpr int kWorthwhile = 5;
 // Calls of one instruction, in all processes together, that make it worth rewriting.
 constexpr uint32_t kHot = 16, kDecided = ~uint32_t{0};
 constexpr size_t kMaxCounted = 4096;

@@ -65,7 +65,9 @@ class CodeFileTest : public testing::Test {
   RefPtr<const CodeImage> ScannedImage() {
     RefPtr<CodeFile> file = CodeFile::Of(*object_, *store_);
     file->ScanForTesting(*object_, TextStart(), TextEnd());
-    return file->NoteMapped(object_, TextStart(), TextEnd());
+    RefPtr<const CodeImage> image;
+    for (int process = 0; process < 10; ++process) image = file->NoteMapped(object_, TextStart(), TextEnd());
+    return image;
   }
   // The image's byte of the file's `offset`; -1: it has none.
   int At(const CodeImage& image, uint64_t offset) {

@@ -22,7 +22,7 @@ class CodePlaceTest : public MmTest {
     content[kSite + 1] = 0x05;
     object_ = MakeRef<ConstantObject>(content);
     RefPtr<CodeFile> file = CodeFile::Of(*object_, *store_);
-    for (int i = 0; i < 2; ++i) (void)file->NoteMapped(object_, 0, kSize);
+    for (int i = 0; i < 10; ++i) (void)file->NoteMapped(object_, 0, kSize);
     file->NoteCalls(kSite + 2, 1, 100);
     file->BuildWantedForTesting(*object_);
   }
