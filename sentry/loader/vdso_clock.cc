@@ -39,12 +39,12 @@ Nanos Steady(Nanos old, Nanos fresh, bool have_old) {
   return have_old && fresh - old < kOffsetNoise && old - fresh < kOffsetNoise ? old : fresh;
 }
 
-Nanos TimeAt(const MoatClockPage& page, uint64_t tsc) {
-  tsc = std::clamp(tsc, page.tsc_base, page.tsc_limit);
-  return page.mono_base + static_cast<int64_t>((static_cast<unsigned __int128>(tsc - page.tsc_base) * page.mult) >> 32);
-}
-
 }  // namespace
+
+Nanos VdsoClock::Answers::MonotonicAt(uint64_t tsc) const {
+  tsc = std::clamp(tsc, tsc_base, tsc_limit);
+  return mono_base + static_cast<int64_t>((static_cast<unsigned __int128>(tsc - tsc_base) * mult) >> 32);
+}
 
 bool VdsoClock::CounterIsUsable() {
   // "Invariant TSC": runs at one rate in every power state (Intel SDM, CPUID leaf 80000007H).
@@ -73,21 +73,23 @@ VdsoClock::Sample VdsoClock::TakeSample() {
   return best;
 }
 
-void VdsoClock::Write(const MoatClockPage& next) {
+void VdsoClock::Write(const Answers& next) {
   // A sequence lock with one writer (mu_); readers are in other processes.
-  const uint32_t seq = current_.seq;
-  __atomic_store_n(&page_->seq, seq + 1, __ATOMIC_RELAXED);
+  __atomic_store_n(&page_->seq, seq_ + 1, __ATOMIC_RELAXED);
   __atomic_thread_fence(__ATOMIC_SEQ_CST);
-  __atomic_store_n(&page_->valid, next.valid, __ATOMIC_RELAXED);
   __atomic_store_n(&page_->tsc_base, next.tsc_base, __ATOMIC_RELAXED);
-  __atomic_store_n(&page_->tsc_limit, next.tsc_limit, __ATOMIC_RELAXED);
+  __atomic_store_n(&page_->tsc_limit, next.valid ? next.tsc_limit : 0, __ATOMIC_RELAXED);
   __atomic_store_n(&page_->mult, next.mult, __ATOMIC_RELAXED);
-  __atomic_store_n(&page_->mono_base, next.mono_base, __ATOMIC_RELAXED);
-  __atomic_store_n(&page_->realtime_offset, next.realtime_offset, __ATOMIC_RELAXED);
-  __atomic_store_n(&page_->boottime_offset, next.boottime_offset, __ATOMIC_RELAXED);
-  __atomic_store_n(&page_->seq, seq + 2, __ATOMIC_RELEASE);
+  const Nanos bases[kMoatClocks] = {next.mono_base, next.mono_base + next.realtime_offset,
+                                    next.mono_base + next.boottime_offset};
+  for (int clock = 0; clock < kMoatClocks; ++clock) {
+    auto& base = page_->base[clock];
+    __atomic_store_n(&base.seconds, bases[clock] / kNanosPerSec, __ATOMIC_RELAXED);
+    __atomic_store_n(&base.nanos, static_cast<uint64_t>(bases[clock] % kNanosPerSec), __ATOMIC_RELAXED);
+  }
+  seq_ += 2;
+  __atomic_store_n(&page_->seq, seq_, __ATOMIC_RELEASE);
   current_ = next;
-  current_.seq = seq + 2;
 }
 
 void VdsoClock::Refresh() {
@@ -103,9 +105,9 @@ void VdsoClock::Refresh() {
   const Nanos elapsed = now.monotonic - origin_.monotonic;
   if (elapsed < kMinCalibration || now.tsc <= origin_.tsc) return;
 
-  const bool was_valid = current_.valid != 0;
-  MoatClockPage next{};
-  next.valid = 1;
+  const bool was_valid = current_.valid;
+  Answers next;
+  next.valid = true;
   next.mult = static_cast<uint64_t>((static_cast<unsigned __int128>(elapsed) << 32) / (now.tsc - origin_.tsc));
   const uint64_t window = (static_cast<uint64_t>(kWindow) << 32) / next.mult;
   next.mult -= (next.mult >> 20) * kSlower;
@@ -114,11 +116,11 @@ void VdsoClock::Refresh() {
   next.mono_base = now.monotonic - kTrail;
   if (was_valid) {
     // Guests may have read as far as the old page went; the new one goes on from there.
-    const Nanos told = TimeAt(current_, now.tsc);
+    const Nanos told = current_.MonotonicAt(now.tsc);
     if (told - now.monotonic > kMaxError) {
       MOAT_LOG(kWarning, "vdso: the time stamp counter runs {} ns ahead of the host's clock; not used any more",
                told - now.monotonic);
-      next.valid = 0;
+      next.valid = false;
       usable_.store(false, std::memory_order_relaxed);
     }
     next.mono_base = std::max<Nanos>(next.mono_base, told);

@@ -14,6 +14,7 @@
 
 #include "platform/base/mutex.h"
 #include "platform/base/ref_ptr.h"
+#include "platform/fiber/clock.h"
 #include "platform/memory/mappable.h"
 #include "sentry/loader/vdso/clock_page.h"
 #include "sentry/mm/guest_clock.h"
@@ -35,8 +36,17 @@ class VdsoClock final : public GuestClock {
     uint64_t tsc;
     int64_t monotonic;
   };
+  // What the page says, or would say: from tsc_base to tsc_limit.
+  struct Answers {
+    bool valid = false;
+    uint64_t tsc_base = 0, tsc_limit = 0;
+    uint64_t mult = 0;                               // nanoseconds per tick, 32.32 fixed point
+    Nanos mono_base = 0;                             // CLOCK_MONOTONIC at tsc_base
+    Nanos realtime_offset = 0, boottime_offset = 0;  // from CLOCK_MONOTONIC
+    Nanos MonotonicAt(uint64_t tsc) const;
+  };
   static Sample TakeSample();
-  void Write(const MoatClockPage& next) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Write(const Answers& next) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const RefPtr<Mappable> memory_;
   MoatClockPage* const page_;
@@ -45,7 +55,8 @@ class VdsoClock final : public GuestClock {
   Mutex mu_{LockRank::kLeaf};
   bool have_origin_ ABSL_GUARDED_BY(mu_) = false;
   Sample origin_ ABSL_GUARDED_BY(mu_) = {};
-  MoatClockPage current_ ABSL_GUARDED_BY(mu_) = {};
+  Answers current_ ABSL_GUARDED_BY(mu_);
+  uint32_t seq_ ABSL_GUARDED_BY(mu_) = 0;  // the page's
 };
 
 }  // namespace moat

@@ -18,55 +18,60 @@ static inline long Call3(long number, long a, long b, long c) {
 // The page below the image; the linker script gives its address.
 extern const volatile struct MoatClockPage moat_clock_page __attribute__((visibility("hidden")));
 
-enum { kNanosPerSec = 1000000000 };
+static const uint64_t kNanosPerSec = 1000000000;
 
-// Nanoseconds of `clock`; negative when the page cannot tell.
-static inline int64_t Now(clockid_t clock) {
+// False when the page cannot tell.
+static inline int Now(enum MoatClock clock, struct timespec *now) {
   const volatile struct MoatClockPage *page = &moat_clock_page;
-  for (;;) {
-    const uint32_t seq = page->seq;
-    if ((seq & 1) != 0) return -1;  // being renewed: do not spin on a writer that may not run
-    __asm__ volatile("" ::: "memory");
-    if (page->valid == 0) return -1;
+  uint64_t nanos;
+  int64_t seconds;
+  uint32_t seq;
+  do {
+    seq = page->seq;
     // The fence keeps the counter from being read before the sequence number.
     __asm__ volatile("lfence" ::: "memory");
     const uint64_t tsc = __builtin_ia32_rdtsc();
-    if (tsc > page->tsc_limit) return -1;
+    // Being renewed: do not spin on a writer that may not run.
+    if ((seq & 1) != 0 || tsc > page->tsc_limit) return 0;
     const uint64_t base = page->tsc_base;
     // Another processor's counter may be a few ticks behind the one that wrote the page.
     const uint64_t ticks = tsc > base ? tsc - base : 0;
-    int64_t ns = page->mono_base + (int64_t)((ticks * page->mult) >> 32);
-    if (clock == CLOCK_REALTIME) ns += page->realtime_offset;
-    if (clock == CLOCK_BOOTTIME) ns += page->boottime_offset;
+    nanos = page->base[clock].nanos + ((ticks * page->mult) >> 32);
+    seconds = page->base[clock].seconds;
     __asm__ volatile("" ::: "memory");
-    if (page->seq == seq) return ns;
-  }
+  } while (page->seq != seq);
+  // The page is good for far less than a second.
+  for (; nanos >= kNanosPerSec; nanos -= kNanosPerSec) ++seconds;
+  now->tv_sec = seconds;
+  now->tv_nsec = (long)nanos;
+  return 1;
 }
 
 EXPORT int __vdso_clock_gettime(clockid_t clock, struct timespec *ts) {
-  if (clock == CLOCK_MONOTONIC || clock == CLOCK_REALTIME || clock == CLOCK_BOOTTIME) {
-    const int64_t ns = Now(clock);
-    if (ns >= 0) {
-      ts->tv_sec = ns / kNanosPerSec;
-      ts->tv_nsec = ns % kNanosPerSec;
-      return 0;
-    }
+  enum MoatClock which;
+  if (clock == CLOCK_MONOTONIC) {
+    which = kMoatMonotonic;
+  } else if (clock == CLOCK_REALTIME) {
+    which = kMoatRealtime;
+  } else if (clock == CLOCK_BOOTTIME) {
+    which = kMoatBoottime;
+  } else {
+    return (int)Call3(SYS_clock_gettime, clock, (long)ts, 0);
   }
-  return (int)Call3(SYS_clock_gettime, clock, (long)ts, 0);
+  return Now(which, ts) ? 0 : (int)Call3(SYS_clock_gettime, clock, (long)ts, 0);
 }
 EXPORT int __vdso_gettimeofday(struct timeval *tv, void *tz) {
-  const int64_t ns = tz == 0 && tv != 0 ? Now(CLOCK_REALTIME) : -1;
-  if (ns < 0) return (int)Call3(SYS_gettimeofday, (long)tv, (long)tz, 0);
-  tv->tv_sec = ns / kNanosPerSec;
-  tv->tv_usec = ns % kNanosPerSec / 1000;
+  struct timespec now;
+  if (tz != 0 || tv == 0 || !Now(kMoatRealtime, &now)) return (int)Call3(SYS_gettimeofday, (long)tv, (long)tz, 0);
+  tv->tv_sec = now.tv_sec;
+  tv->tv_usec = now.tv_nsec / 1000;
   return 0;
 }
 EXPORT time_t __vdso_time(time_t *t) {
-  const int64_t ns = Now(CLOCK_REALTIME);
-  if (ns < 0) return Call3(SYS_time, (long)t, 0, 0);
-  const time_t seconds = ns / kNanosPerSec;
-  if (t != 0) *t = seconds;
-  return seconds;
+  struct timespec now;
+  if (!Now(kMoatRealtime, &now)) return Call3(SYS_time, (long)t, 0, 0);
+  if (t != 0) *t = now.tv_sec;
+  return now.tv_sec;
 }
 EXPORT long __vdso_getcpu(unsigned *cpu, unsigned *node, void *unused) {
   // Linux keeps CPU and node of each CPU as the limit of a segment (arch/x86/include/asm/segment.h, CPUNODE). Guests
