@@ -39,11 +39,17 @@ void MemoryManager::PlaceCode(const Vma& vma, When when, const MmLimits& limits,
     placed_code_.push_back(placed);
   }
   space_->PlacePatches(image->patches(), placed.bias, vma.start, vma.end);
-  for (const RefPtr<const CodeSite>& site : image->sites()) {
-    if (!placed.Covers(*site)) continue;
+  const bool complete = std::ranges::all_of(image->sites(), [&](const RefPtr<const CodeSite>& site) {
     const GuestAddr behind = placed.bias + site->behind;
-    (void)ForceCopyOut(site->patch.return_slot, &behind, sizeof behind);
-  }
+    return !placed.Covers(*site) || ForceCopyOut(site->patch.return_slot, &behind, sizeof behind) == sizeof behind;
+  });
+  if (complete) return;
+  // No memory for the table. No guest code runs there yet: the file's own pages come with the first touch.
+  space_->ForgetPatches(vma.start, vma.end);
+  MutexLock mapping(mapping_mu_);
+  (void)CutPlacedCode(placed_code_, vma.start, vma.end);
+  MutexLock pages(pages_mu_);
+  RemoveRuns(vma.start, vma.end);
 }
 
 bool MemoryManager::PlacePieces(const Vma& vma, const CodeImage& image, When when) {

@@ -142,6 +142,17 @@ TEST_F(CodePlaceTest, NotWhereTheTablesPlaceIsTaken) {
   EXPECT_EQ(First(guest(), MapCode(guest())), 0x0f);
 }
 
+TEST_F(CodePlaceTest, WithoutMemoryForTheTableItIsTheFilesOwn) {
+  // Tables whose own part cannot be written: it ends before the site's return.
+  env_.call_tables_length = FakePatcher::kShared;
+  const GuestAddr code = MapCode(guest());
+  EXPECT_EQ(First(guest(), code), 0x0f);
+  EXPECT_EQ(guest().LoadOr(code), 'x');
+  uint8_t byte = 0;
+  mm().TracerCopyIn(&byte, code + kSite, 1);
+  EXPECT_EQ(byte, 0x0f);
+}
+
 TEST_F(CodePlaceTest, NotInSharedOrWritableMappings) {
   EXPECT_EQ(First(guest(), guest().Map(kSize, kProt, MAP_SHARED, 0, object_)), 0x0f);
   EXPECT_EQ(First(guest(), guest().Map(kSize, kProt | PROT_WRITE, MAP_PRIVATE, 0, object_)), 0x0f);
