@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <ranges>
 #include <span>
 
 #include "sentry/mm/memory_manager.h"
@@ -133,7 +132,8 @@ void MemoryManager::UnpatchCalls(GuestAddr start, GuestAddr end, bool keep_paddi
   }
   const bool alone = HasOneRef();
   // The last one first: its padding may be what another has left of its own.
-  for (const PatchedCall& p : std::views::reverse(there)) {
+  for (auto it = there.rbegin(); it != there.rend(); ++it) {
+    const PatchedCall& p = *it;
     if (p.original.empty()) continue;
     RestoreCode({p.start, p.original});
     for (size_t i = 0; alone && i < p.padding.size(); ++i) RestoreCode(p.padding[i]);

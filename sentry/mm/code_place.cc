@@ -31,6 +31,7 @@ void MemoryManager::PlaceCode(const Vma& vma, When when, const MmLimits& limits,
     MutexLock mapping(mapping_mu_);
     // A site has one address in a process: who maps a file twice has the second one as it is.
     const bool has_it = std::ranges::any_of(image->sites(), [&](const RefPtr<const CodeSite>& site) {
+      mapping_mu_.AssertHeld();
       return placed.Covers(*site) && std::ranges::any_of(placed_code_, [&](const PlacedCode& p) {
                return p.image->patches()->Has(site->patch.site) && p.Covers(*site);
              });
