@@ -16,6 +16,8 @@ namespace moat {
 
 // Code around a site, as a platform wants to see it.
 struct CodeWindow {
+  // So much before and behind a site is of interest.
+  static constexpr uint64_t kBefore = 16, kBehind = 320;
   GuestAddr start = 0;
   std::span<const uint8_t> bytes;
 };
@@ -29,6 +31,16 @@ struct CodePatch {
   std::vector<Piece> tables;  // in Platform::call_tables()
   GuestAddr return_slot = 0;  // there, too: 8 bytes, the address behind the instruction
   std::vector<Piece> code;    // within one page; to be written in this order, the last one in one store
+
+  // What `code` overwrites, in the same order: `window` is what it was planned for.
+  std::vector<Piece> OriginalsIn(const CodeWindow& window) const {
+    std::vector<Piece> originals;
+    for (const Piece& piece : code) {
+      const auto bytes = window.bytes.subspan(piece.address - window.start, piece.bytes.size());
+      originals.push_back({piece.address, {bytes.begin(), bytes.end()}});
+    }
+    return originals;
+  }
 };
 
 // Sites of one file's code that are placed together. Immutable.
@@ -64,8 +76,9 @@ class CodePatcher {
   virtual std::optional<CodePatch> Plan(const CodeWindow& code, uint64_t behind, Kind kind, uint32_t number) = 0;
   // No process has the site any more.
   virtual void Release(uint32_t site) = 0;
-  // Offsets behind each `cpuid` in a function, `function.start` being its first byte; none where they are quick on this
-  // machine. The bytes may be anything.
+  // Whether `cpuid` is so slow on this machine that to look for it pays.
+  virtual bool WantsCpuids() = 0;
+  // Offsets behind each `cpuid` in a function, `function.start` being its first byte. The bytes may be anything.
   virtual std::vector<uint64_t> FindCpuids(const CodeWindow& function) = 0;
 };
 

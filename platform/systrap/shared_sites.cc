@@ -47,8 +47,9 @@ void SharedSites::Release(uint32_t site) {
   taken_[site] = false;
 }
 
+bool SharedSites::WantsCpuids() { return IsCpuidSlow(); }
+
 std::vector<uint64_t> SharedSites::FindCpuids(const CodeWindow& function) {
-  if (!IsCpuidSlow()) return {};
   return systrap_platform::FindCpuids(function.bytes, function.start);
 }
 

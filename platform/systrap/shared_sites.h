@@ -15,6 +15,7 @@ class SharedSites final : public CodePatcher {
  public:
   std::optional<CodePatch> Plan(const CodeWindow& code, uint64_t behind, Kind kind, uint32_t number) override;
   void Release(uint32_t site) override;
+  bool WantsCpuids() override;
   std::vector<uint64_t> FindCpuids(const CodeWindow& function) override;
 
   // One that is in a PatchSet, by offsets in its file.

@@ -1,9 +1,8 @@
 #include "sentry/code/code_file.h"
 
-#include <string.h>
-
 #include <algorithm>
 #include <set>
+#include <string_view>
 #include <utility>
 
 #include "platform/base/log.h"
@@ -24,9 +23,7 @@ constexpr size_t kMaxCounted = 4096;
 constexpr uint64_t kMaxScanned = 64 << 20;
 constexpr uint64_t kScanStep = 256 << 10;
 constexpr uint64_t kMaxFunction = 64 << 10;
-constexpr uint8_t kCpuid[] = {0x0f, 0xa2};
-// What a patcher wants to see before and behind an instruction.
-constexpr uint64_t kBefore = 16, kBehind = 320;
+constexpr std::string_view kCpuid = "\x0f\xa2";
 // Each piece is a mapping of its own in each process, and two where it splits another: pages between two that are no
 // farther apart than this are copied with them.
 constexpr uint64_t kMaxGap = 16 * kPageSize;
@@ -37,6 +34,20 @@ void Overlay(std::vector<uint8_t>& bytes, uint64_t start, const CodePatch::Piece
     const uint64_t at = piece.address + i - start;
     if (at < bytes.size()) bytes[at] = piece.bytes[i];
   }
+}
+
+// Where in [start, end) kCpuid stands.
+std::vector<uint64_t> FindBytes(ObjectReader& file, uint64_t start, uint64_t end) {
+  std::vector<uint64_t> found;
+  for (uint64_t at = start; at < end;) {
+    const std::vector<uint8_t> bytes = file.ReadUpTo(at, std::min(end, at + kScanStep));
+    if (bytes.size() < kCpuid.size()) break;
+    const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    for (size_t i = text.find(kCpuid); i != text.npos; i = text.find(kCpuid, i + kCpuid.size()))
+      found.push_back(at + i);
+    at += bytes.size() - 1;  // one that is cut in two is found next time
+  }
+  return found;
 }
 
 }  // namespace
@@ -107,19 +118,7 @@ void CodeFile::BuildNow(Mappable& object) {
 void CodeFile::Scan(Mappable& object, uint64_t start, uint64_t end) {
   ObjectReader file(object, store_.memory());
   std::vector<uint64_t> candidates;
-  for (uint64_t at = start; at < end;) {
-    const std::vector<uint8_t> bytes = file.ReadUpTo(at, std::min(end, at + kScanStep));
-    if (bytes.size() < sizeof kCpuid) break;
-    for (const uint8_t* p = bytes.data(); p < bytes.data() + bytes.size();) {
-      const size_t left = static_cast<size_t>(bytes.data() + bytes.size() - p);
-      p = static_cast<const uint8_t*>(memmem(p, left, kCpuid, sizeof kCpuid));
-      if (p == nullptr) break;
-      candidates.push_back(at + static_cast<uint64_t>(p - bytes.data()));
-      p += sizeof kCpuid;
-    }
-    at += bytes.size() - (bytes.size() > 1 ? 1 : 0);  // one that is cut in two is found next time
-    if (bytes.size() < kScanStep) break;
-  }
+  if (store_.patcher().WantsCpuids()) candidates = FindBytes(file, start, end);
   // Two such bytes may be data, or the inside of another instruction: only what decoding a function comes to counts.
   std::vector<Wanted> wanted;
   const std::optional<FunctionTable> functions = candidates.empty() ? std::nullopt : FunctionTable::Read(file);
@@ -140,8 +139,8 @@ void CodeFile::Scan(Mappable& object, uint64_t start, uint64_t end) {
 
 RefPtr<const CodeSite> CodeFile::PlanSite(ObjectReader& file, const std::vector<RefPtr<const CodeSite>>& others,
                                           const Wanted& wanted) {
-  const uint64_t start = wanted.behind - std::min(wanted.behind, kBefore);
-  const std::vector<uint8_t> original = file.ReadUpTo(start, wanted.behind + kBehind);
+  const uint64_t start = wanted.behind - std::min(wanted.behind, CodeWindow::kBefore);
+  const std::vector<uint8_t> original = file.ReadUpTo(start, wanted.behind + CodeWindow::kBehind);
   std::vector<uint8_t> now = original;
   for (const RefPtr<const CodeSite>& other : others) {
     for (const CodePatch::Piece& piece : other->patch.code) Overlay(now, start, piece);
@@ -149,11 +148,7 @@ RefPtr<const CodeSite> CodeFile::PlanSite(ObjectReader& file, const std::vector<
   CodePatcher& patcher = store_.patcher();
   std::optional<CodePatch> patch = patcher.Plan({start, now}, wanted.behind, wanted.kind, wanted.number);
   if (!patch) return nullptr;
-  std::vector<CodePatch::Piece> originals;
-  for (const CodePatch::Piece& piece : patch->code) {
-    const auto from = original.begin() + static_cast<ptrdiff_t>(piece.address - start);
-    originals.push_back({piece.address, {from, from + static_cast<ptrdiff_t>(piece.bytes.size())}});
-  }
+  std::vector<CodePatch::Piece> originals = patch->OriginalsIn({start, original});
   const bool written = store_.WriteTables(*patch);
   RefPtr<const CodeSite> site = MakeRef<CodeSite>(patcher, wanted.behind, *std::move(patch), std::move(originals));
   return written ? site : nullptr;

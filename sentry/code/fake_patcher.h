@@ -36,6 +36,7 @@ class FakePatcher final : public CodePatcher {
     return patch;
   }
   void Release(uint32_t site) override { taken.erase(site); }
+  bool WantsCpuids() override { return true; }
   std::vector<uint64_t> FindCpuids(const CodeWindow& function) override {
     std::vector<uint64_t> found;
     for (size_t i = 0; i + 1 < function.bytes.size(); ++i) {

@@ -4,23 +4,15 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <span>
 
 #include "sentry/mm/memory_manager.h"
 
 namespace moat {
 namespace {
 
-// What a platform may want to see before and behind a site.
-constexpr uint64_t kBefore = 16, kBehind = 320;
 // What is stored in one go within so many aligned bytes is fetched in one go.
 constexpr uint64_t kAtomicBlock = 8;
 constexpr std::array<uint8_t, 2> kSyscall = {0x0f, 0x05};
-
-bool IsConstantCode(const Vma& vma) {
-  return !vma.shared() && vma.kind == VmaKind::kPlain && (vma.prot & PROT_EXEC) != 0 && (vma.prot & PROT_READ) != 0 &&
-         (vma.prot & PROT_WRITE) == 0 && (vma.max_prot & PROT_WRITE) != 0;
-}
 
 }  // namespace
 
@@ -59,15 +51,7 @@ bool MemoryManager::MapCallTables(const MmLimits& limits, Context* caller) {
   const FileRange shared = env_.code->tables();
   MutexLock pages(pages_mu_);
   RemoveRuns(env_.call_tables, env_.call_tables + shared.length());
-  PageRun run;
-  run.start = env_.call_tables;
-  run.end = run.start + shared.length();
-  run.offset = shared.start;
-  run.fd = env_.memory->fd();
-  run.in_memory_file = run.owned = run.cow = true;
-  run.prot = PROT_READ;
-  env_.memory->AddRef(shared);
-  AddRun(std::move(run));
+  AddShared(env_.call_tables, env_.call_tables + shared.length(), shared.start, PROT_READ);
   return true;
 }
 
@@ -77,9 +61,9 @@ void MemoryManager::PatchCall(GuestAddr behind, uint32_t number, const MmLimits&
   {
     MutexLock mapping(mapping_mu_);
     VmaSet::iterator it = vmas_.Find(behind - 1);
-    if (it == vmas_.end() || !IsConstantCode(it->second)) return;
-    start = std::max(it->second.start, behind - kBefore);
-    end = std::min(it->second.end, behind + kBehind);
+    if (it == vmas_.end() || !it->second.constant_code() || (it->second.max_prot & PROT_WRITE) == 0) return;
+    start = std::max(it->second.start, behind - CodeWindow::kBefore);
+    end = std::min(it->second.end, behind + CodeWindow::kBehind);
   }
   if (!MapCallTables(limits, caller)) return;
   std::vector<uint8_t> bytes(end - start);
@@ -90,14 +74,10 @@ void MemoryManager::PatchCall(GuestAddr behind, uint32_t number, const MmLimits&
     if (ForceCopyOut(piece.address, piece.bytes.data(), piece.bytes.size()) != piece.bytes.size()) return;
   }
   if (ForceCopyOut(patch->return_slot, &behind, sizeof behind) != sizeof behind) return;
-  auto original = [&](const CodePatch::Piece& piece) {
-    const auto from = bytes.begin() + static_cast<ptrdiff_t>(piece.address - start);
-    return std::vector<uint8_t>(from, from + static_cast<ptrdiff_t>(piece.bytes.size()));
-  };
-  PatchedCall record{patch->code.back().address, original(patch->code.back())};
-  for (const CodePatch::Piece& piece : std::span(patch->code).first(patch->code.size() - 1)) {
-    record.padding.push_back({piece.address, original(piece)});
-  }
+  std::vector<CodePatch::Piece> originals = patch->OriginalsIn({start, bytes});
+  PatchedCall record{originals.back().address, std::move(originals.back().bytes)};
+  originals.pop_back();
+  record.padding = std::move(originals);
   {
     MutexLock mapping(mapping_mu_);
     patched_calls_.push_back(std::move(record));

@@ -8,10 +8,7 @@
 namespace moat {
 namespace {
 
-bool MayBeShared(const Vma& vma) {
-  return vma.mappable && !vma.shared() && vma.kind == VmaKind::kPlain && (vma.prot & PROT_EXEC) != 0 &&
-         (vma.prot & PROT_READ) != 0 && (vma.prot & PROT_WRITE) == 0;
-}
+bool MayBeShared(const Vma& vma) { return vma.mappable && vma.constant_code(); }
 
 CodePatch::Piece Moved(CodePatch::Piece piece, uint64_t bias) {
   piece.address += bias;
@@ -55,30 +52,27 @@ void MemoryManager::PlaceCode(const Vma& vma, When when, const MmLimits& limits,
 
 bool MemoryManager::PlacePieces(const Vma& vma, const CodeImage& image, When when) {
   MutexLock pages(pages_mu_);
-  std::vector<PageRun> placed;
+  struct Place {
+    GuestAddr start, end;
+    uint64_t memory;
+  };
+  std::vector<Place> placed;
   for (const CodeImage::Piece& piece : image.pieces()) {
-    const uint64_t start = std::max(piece.start, vma.offset), end = std::min(piece.end, vma.offset + vma.length());
-    if (start >= end) continue;
-    PageRun run;
-    run.start = vma.start + (start - vma.offset);
-    run.end = vma.start + (end - vma.offset);
-    run.offset = piece.memory + (start - piece.start);
-    run.fd = env_.memory->fd();
-    run.in_memory_file = run.owned = run.cow = true;
-    run.prot = vma.prot;
+    const uint64_t from = std::max(piece.start, vma.offset), to = std::min(piece.end, vma.offset + vma.length());
+    if (from >= to) continue;
+    const GuestAddr start = vma.start + (from - vma.offset), end = vma.start + (to - vma.offset);
     // All of them or none: a site in one that is not there would be taken for rewritten.
-    PageMap::iterator there = pages_.Find(run.start);
-    if (there == pages_.end() || there->second.end < run.end || there->second.owned) return false;
-    placed.push_back(std::move(run));
+    PageMap::iterator there = pages_.Find(start);
+    if (there == pages_.end() || there->second.end < end || there->second.owned) return false;
+    placed.push_back({start, end, piece.memory + (from - piece.start)});
   }
-  for (PageRun& run : placed) {
-    pages_.SplitAt(run.start);
-    pages_.SplitAt(run.end);
-    PageMap::iterator there = pages_.Find(run.start);
+  for (const Place& place : placed) {
+    pages_.SplitAt(place.start);
+    pages_.SplitAt(place.end);
+    PageMap::iterator there = pages_.Find(place.start);
     ReleaseRun(there->second);
     pages_.Erase(there);
-    env_.memory->AddRef(run.range());
-    AddRun(std::move(run), when);
+    AddShared(place.start, place.end, place.memory, vma.prot, when);
   }
   ForgetSpans();
   return !placed.empty();

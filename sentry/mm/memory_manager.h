@@ -299,8 +299,12 @@ class MemoryManager final : public RefCounted, public GuestMemory, public Mappin
   void MapRun(PageRun& run, When when = When::kNow) ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
   // Adds a run where there is none, and maps it.
   void AddRun(PageRun run, When when = When::kNow) ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
+  PageRun OwnedRun(GuestAddr start, GuestAddr end, uint64_t offset, uint8_t prot) const;
   // The same of private memory, whose reference the caller hands over.
   void AddOwned(GuestAddr start, GuestAddr end, uint64_t offset, uint8_t prot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
+  // The same of memory that others have, too: with a reference of its own, and copied before a store.
+  void AddShared(GuestAddr start, GuestAddr end, uint64_t offset, uint8_t prot, When when = When::kNow)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
   // Sets the guest's protection of the runs in the range and queues what the stub needs for it.
   void ProtectRuns(GuestAddr start, GuestAddr end, uint8_t prot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);
   void ForgetSpans() ABSL_EXCLUSIVE_LOCKS_REQUIRED(pages_mu_);

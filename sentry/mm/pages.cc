@@ -70,7 +70,7 @@ void MemoryManager::AddRun(PageRun run, When when) {
   pages_.Join(it);
 }
 
-void MemoryManager::AddOwned(GuestAddr start, GuestAddr end, uint64_t offset, uint8_t prot) {
+PageRun MemoryManager::OwnedRun(GuestAddr start, GuestAddr end, uint64_t offset, uint8_t prot) const {
   PageRun run;
   run.start = start;
   run.end = end;
@@ -79,7 +79,18 @@ void MemoryManager::AddOwned(GuestAddr start, GuestAddr end, uint64_t offset, ui
   run.in_memory_file = true;
   run.owned = true;
   run.prot = prot;
-  AddRun(std::move(run));
+  return run;
+}
+
+void MemoryManager::AddOwned(GuestAddr start, GuestAddr end, uint64_t offset, uint8_t prot) {
+  AddRun(OwnedRun(start, end, offset, prot));
+}
+
+void MemoryManager::AddShared(GuestAddr start, GuestAddr end, uint64_t offset, uint8_t prot, When when) {
+  PageRun run = OwnedRun(start, end, offset, prot);
+  run.cow = true;
+  env_.memory->AddRef(run.range());
+  AddRun(std::move(run), when);
 }
 
 void MemoryManager::ProtectRuns(GuestAddr start, GuestAddr end, uint8_t prot) {

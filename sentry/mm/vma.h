@@ -76,6 +76,11 @@ struct Vma {
   bool counts_as_data() const {
     return !shared() && (prot & PROT_WRITE) != 0 && kind != VmaKind::kStack && !Has(kVmaGrowsDown);
   }
+  // Private code that its process cannot write to as it is.
+  bool constant_code() const {
+    return !shared() && kind == VmaKind::kPlain &&
+           (prot & (PROT_READ | PROT_WRITE | PROT_EXEC)) == (PROT_READ | PROT_EXEC);
+  }
   uint64_t OffsetOf(GuestAddr addr) const { return offset + (addr - start); }
   void CutFront(GuestAddr addr) {
     offset += addr - start;
